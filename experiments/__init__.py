@@ -1,0 +1,1 @@
+"""Named experiments: the command line, figures, reports and benchmarks. Runs from the checkout."""

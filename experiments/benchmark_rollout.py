@@ -1,0 +1,241 @@
+"""Time the environment's own step under PF and equal power, one setting at a time.
+
+As a module it measures one `Setting` given as JSON and prints the outcome as JSON, so that a
+setting can have a process, and therefore virtual devices and peak memory, of its own:
+`python -m experiments.benchmark_rollout '{"env": "RayleighDownlink-v0", "batch": 64}'`.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+import jaxrl5g
+from jaxrl5g.env import spec
+from jaxrl5g.mac import proportional_fair
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What to time.
+
+    Attributes:
+        env: environment id.
+        fidelity: link model.
+        batch: environments, over all devices.
+        chunk: environments stepped side by side by `vmap`; larger batches run as consecutive
+            chunks of whole rollouts, which keeps the state in the processor's cache. 0 = batch.
+        users: users per cell.
+        prbs: PRBs.
+        devices: JAX devices that share the batch; more than the machine has are virtual CPUs.
+        slots: slots per rollout; 0 = enough for a steady reading.
+        repeats: timed rollouts, of which the median counts.
+    """
+
+    env: str = "RayleighDownlink-v0"
+    fidelity: str = "nr"
+    batch: int = 1
+    chunk: int = 0
+    users: int = 16
+    prbs: int = 51
+    devices: int = 1
+    slots: int = 0
+    repeats: int = 5
+
+    @property
+    def per_device(self) -> int:
+        """Environments on each device."""
+        return self.batch // self.devices
+
+    @property
+    def width(self) -> int:
+        """Environments under one `vmap`."""
+        return min(self.chunk or self.per_device, self.per_device)
+
+    @property
+    def num_slots(self) -> int:
+        """Slots of a rollout."""
+        return self.slots or int(np.clip(60_000 // self.batch, 40, 2000))
+
+
+class Carry(NamedTuple):
+    """One environment on its way, with its scheduler's memory."""
+
+    key: jax.Array
+    observation: Any
+    state: Any
+    memory: Any
+
+
+def start(env: Any, scheduler: Any, params: Any, key: jax.Array) -> Carry:
+    """Reset one environment and its scheduler."""
+    key, reset_key = jax.random.split(key)
+    observation, state = env.reset(reset_key, params)
+    return Carry(key, observation, state, scheduler.init(params))
+
+
+def slot(env: Any, scheduler: Any, params: Any, carry: Carry) -> tuple[Carry, jax.Array]:
+    """One decision and one step, autoreset included; returns the bits delivered."""
+    key, apply_key, step_key = jax.random.split(carry.key, 3)
+    action, memory = scheduler.apply(apply_key, carry.observation, carry.memory, params)
+    observation, state, _, _, truncated, info = env.step(step_key, carry.state, action, params)
+    fresh = scheduler.init(params)
+    memory = jax.tree.map(lambda new, old: jnp.where(truncated, new, old), fresh, memory)
+    return Carry(key, observation, state, memory), jnp.sum(info["acked_bits"])
+
+
+def rollout(env: Any, scheduler: Any, setting: Setting, params: Any, keys: jax.Array) -> jax.Array:
+    """Delivered bits per slot of each environment [B], over `num_slots` slots from reset."""
+
+    def chunk(keys: jax.Array) -> jax.Array:
+        carry = jax.vmap(partial(start, env, scheduler, params))(keys)
+        step = jax.vmap(partial(slot, env, scheduler, params))
+
+        def body(state: tuple[Carry, jax.Array], _: None):
+            carry, total = state
+            carry, bits = step(carry)
+            return (carry, total + bits), None
+
+        zeros = jnp.zeros(keys.shape[0], jnp.float32)
+        (_, total), _ = jax.lax.scan(body, (carry, zeros), length=setting.num_slots)
+        return total / setting.num_slots
+
+    if keys.shape[0] == setting.width:
+        return chunk(keys)
+    chunks = keys.reshape(-1, setting.width)
+    return jax.lax.map(chunk, chunks).reshape(-1)
+
+
+def make_env(setting: Setting) -> tuple[Any, Any]:
+    """Return the environment and parameters of a setting."""
+    return jaxrl5g.make(
+        setting.env,
+        fidelity=setting.fidelity,
+        num_users=setting.users,
+        num_prbs=setting.prbs,
+    )
+
+
+def measure(setting: Setting) -> dict[str, Any]:
+    """Compile and time one setting.
+
+    Returns:
+        The setting with `slots_per_s` (cell-slots, median), `spread` (fastest and slowest),
+        `trace_s`, `compile_s`, `state_bytes` (per environment), `program_bytes` (what the
+        compiled program holds), `peak_rss_bytes` (of the process so far) and
+        `bits_per_slot` (a check that the work was done).
+
+    Raises:
+        ValueError: the batch does not divide over devices and chunks.
+    """
+    if setting.batch % setting.devices or setting.per_device % setting.width:
+        raise ValueError(
+            f"batch {setting.batch} does not divide over {setting.devices} devices in chunks "
+            f"of {setting.width}."
+        )
+    env, params = make_env(setting)
+    scheduler = proportional_fair()
+    run = partial(rollout, env, scheduler, setting)
+    if setting.devices > 1:
+        mesh = Mesh(np.array(jax.devices()[: setting.devices]), ("batch",))
+        split, whole = PartitionSpec("batch"), PartitionSpec()
+        run = jax.shard_map(
+            run, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False
+        )
+    keys = jax.random.split(jax.random.key(0), setting.batch)
+    began = time.perf_counter()
+    lowered = jax.jit(run).lower(params, keys)
+    lowered_at = time.perf_counter()
+    compiled = lowered.compile()
+    compiled_at = time.perf_counter()
+    bits = jax.block_until_ready(compiled(params, keys))
+
+    seconds = []
+    for _ in range(setting.repeats):
+        tick = time.perf_counter()
+        jax.block_until_ready(compiled(params, keys))
+        seconds.append(time.perf_counter() - tick)
+    slots = setting.batch * setting.num_slots
+    memory = compiled.memory_analysis()
+    return {
+        **asdict(setting),
+        "num_slots": setting.num_slots,
+        "slots_per_s": slots / float(np.median(seconds)),
+        "spread": [slots / max(seconds), slots / min(seconds)],
+        "trace_s": lowered_at - began,
+        "compile_s": compiled_at - lowered_at,
+        "state_bytes": tree_bytes(
+            jax.eval_shape(partial(start, env, scheduler), params, jax.random.key(0))
+        ),
+        "program_bytes": (
+            memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else None
+        ),
+        "peak_rss_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "peak_device_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
+        "bits_per_slot": float(jnp.mean(bits)),
+    }
+
+
+def measure_apart(setting: Setting) -> dict[str, Any]:
+    """Measure in a process of its own; virtual CPU devices are made where more are asked for.
+
+    Raises:
+        RuntimeError: the process failed; its last line of output is the message.
+    """
+    environment = dict(os.environ)
+    if setting.devices > 1:
+        flag = f"--xla_force_host_platform_device_count={setting.devices}"
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}".strip()
+    command = [sys.executable, "-m", __name__, json.dumps(asdict(setting))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no output"]
+        raise RuntimeError(f"measuring {setting} failed: {lines[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def cost_of_slot(setting: Setting) -> dict[str, float]:
+    """Count what one slot of one environment must move and compute.
+
+    Returns:
+        `state_bytes` (read and written once), `gain_bytes` (this slot's channel, read once) and
+        `transcendentals` (exponentials, logarithms and the like, as XLA counts them).
+    """
+    env, params = make_env(setting)
+    scheduler = proportional_fair()
+    carry = jax.eval_shape(partial(start, env, scheduler), params, jax.random.key(0))
+    step = jax.jit(partial(slot, env, scheduler))
+    analysis = step.lower(params, carry).compile().cost_analysis() or {}
+    cells = params.config.num_cells
+    traced = spec(setting.env).caches is not None
+    gains = 2 * cells * cells * setting.users * setting.prbs if traced else 0  # int16
+    return {
+        "state_bytes": 2.0 * tree_bytes(carry),
+        "gain_bytes": float(gains),
+        "transcendentals": float(analysis.get("transcendentals", 0.0)),
+        "xla_bytes_accessed": float(analysis.get("bytes accessed", 0.0)),
+    }
+
+
+def tree_bytes(tree: Any) -> int:
+    """Return the bytes of all leaves; a typed key counts as its words."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
+        total += int(np.prod(leaf.shape)) * leaf.dtype.itemsize
+    return total
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Setting(**json.loads(sys.argv[1])))))

@@ -1,0 +1,31 @@
+"""The downlink environment, its registry, adapters and conformance test."""
+
+from jaxrl5g.env.conformance import check_env
+from jaxrl5g.env.downlink import DownlinkEnv
+from jaxrl5g.env.gymnasium import GymnasiumDownlink, GymnasiumVectorDownlink
+from jaxrl5g.env.link import Outcome, block_uniforms
+from jaxrl5g.env.projection import Projection, project
+from jaxrl5g.env.registry import EnvSpec, make, make_params, registered, spec
+from jaxrl5g.env.reward import jain_index, peak_cell_rate
+from jaxrl5g.env.types import DownlinkConfig, DownlinkParams, DownlinkState
+
+__all__ = [
+    "DownlinkConfig",
+    "DownlinkEnv",
+    "DownlinkParams",
+    "DownlinkState",
+    "EnvSpec",
+    "GymnasiumDownlink",
+    "GymnasiumVectorDownlink",
+    "Outcome",
+    "Projection",
+    "block_uniforms",
+    "check_env",
+    "jain_index",
+    "make",
+    "make_params",
+    "peak_cell_rate",
+    "project",
+    "registered",
+    "spec",
+]

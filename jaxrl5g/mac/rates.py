@@ -1,0 +1,34 @@
+"""Rates that a base station predicts from what it was told."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl5g import phy
+from jaxrl5g.mac.types import CellConfig, CellParams, Observation
+
+
+def per_prb(subbands: jax.Array, config: CellConfig) -> jax.Array:
+    """Spreads values per subband over PRBs: [..., S] -> [..., N]; the last subband may be short."""
+    if config.subband_size == 1:
+        return subbands
+    index = jnp.arange(config.num_prbs) // config.subband_size
+    return subbands[..., index]
+
+
+def predicted_rates(observation: Observation, params: CellParams) -> jax.Array:
+    """Bits that one PRB of each subband would carry in a slot for each user.
+
+    The reported SINR less the OLLA offset selects an MCS on a flat channel; its spectral
+    efficiency times the PRB's resource elements is the rate.
+
+    Returns:
+      float32[C, U, S], bits per PRB and slot, positive.
+    """
+    config = params.config
+    # Sionna's loop predicts from the SINR alone; its offset acts on the MCS only.
+    offset = 0.0 if config.fidelity == "sionna" else observation.olla_offset_db[..., None]
+    sinr = 10.0 ** ((observation.csi_db - offset) / 10.0)
+    rate = phy.predicted_rate(sinr, table=config.mcs_table, fidelity=config.fidelity)
+    return config.res_per_prb * rate

@@ -1,0 +1,47 @@
+"""Physical layer: transport blocks, effective SINR, error model, link adaptation, CQI."""
+
+from jaxrl5g.phy.cqi import cqi_sinr_db, cqi_thresholds_db, predicted_rate, quantise_cqi
+from jaxrl5g.phy.effective_sinr import (
+    candidate_effective_sinr,
+    eesm_beta,
+    effective_sinr,
+    owner_effective_sinr,
+)
+from jaxrl5g.phy.error_model import (
+    block_error_rate,
+    incremental_redundancy_shift_db,
+    transport_block_error_rate,
+)
+from jaxrl5g.phy.link_adaptation import OFFSET_LIMIT_DB, outer_loop_update, select_mcs
+from jaxrl5g.phy.mcs import (
+    max_spectral_efficiency,
+    mcs_parameters,
+    num_mcs,
+    spectral_efficiency,
+)
+from jaxrl5g.phy.options import FIDELITIES
+from jaxrl5g.phy.transport_block import code_blocks, transport_block_size
+
+__all__ = [
+    "FIDELITIES",
+    "OFFSET_LIMIT_DB",
+    "block_error_rate",
+    "candidate_effective_sinr",
+    "code_blocks",
+    "cqi_sinr_db",
+    "cqi_thresholds_db",
+    "eesm_beta",
+    "effective_sinr",
+    "incremental_redundancy_shift_db",
+    "max_spectral_efficiency",
+    "mcs_parameters",
+    "num_mcs",
+    "outer_loop_update",
+    "owner_effective_sinr",
+    "predicted_rate",
+    "quantise_cqi",
+    "select_mcs",
+    "spectral_efficiency",
+    "transport_block_error_rate",
+    "transport_block_size",
+]

@@ -1,0 +1,68 @@
+"""Shared test set-up: single precision, and tests that need Sionna skip (or must not)."""
+
+import importlib.util
+import os
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", False)
+# A cache on disk would let one run's compilations hide in the next one's.
+jax.config.update("jax_enable_compilation_cache", False)
+
+# Modules whose absence is a reason to skip, by marker.
+_NEEDS = {"rt": ("sionna.rt",), "sionna": ("sionna.rt", "sionna.sys", "torch")}
+
+
+def _must_not_skip() -> bool:
+    return os.environ.get("JAXRL5G_REQUIRE_SIONNA", "") not in ("", "0")
+
+
+def _installed(module: str) -> bool:
+    # find_spec imports the parent packages, which are empty shells in the wheel.
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _reason_missing(marker: str) -> str | None:
+    """Why tests with `marker` cannot run here; None where they can."""
+    absent = [module for module in _NEEDS[marker] if not _installed(module)]
+    if absent:
+        return f"needs the `{marker}` extra: {', '.join(absent)} not installed"
+    try:
+        from jaxrl5g.channel import check_llvm
+
+        check_llvm()
+    except Exception as error:  # its message says which package to install
+        return str(error)
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons: dict[str, str | None] = {}
+    for item in items:
+        for marker in _NEEDS:
+            if item.get_closest_marker(marker) is None:
+                continue
+            if marker not in reasons:
+                reasons[marker] = _reason_missing(marker)
+            reason = reasons[marker]
+            if reason is None:
+                continue
+            if _must_not_skip():
+                # Running anyway could abort the interpreter: Dr.Jit does, on too old an LLVM.
+                raise pytest.UsageError(f"JAXRL5G_REQUIRE_SIONNA=1, but {marker} tests: {reason}")
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """With JAXRL5G_REQUIRE_SIONNA=1 a skipped parity or ray-tracing test is a failure."""
+    report = yield
+    marked = any(item.get_closest_marker(marker) for marker in _NEEDS)
+    if report.skipped and marked and _must_not_skip():
+        report.outcome = "failed"
+        report.longrepr = f"JAXRL5G_REQUIRE_SIONNA=1 forbids this skip: {report.longrepr}"
+    return report
