@@ -228,7 +228,7 @@ def _print(console: Console, results: dict[str, Any]) -> None:
     table = Table(title=title, title_justify="left")
     for column in ("fidelity", "batch", "form"):
         table.add_column(column)
-    for column in ("cell-slots/s", "slowest to fastest", "compile [s]", "of floor"):
+    for column in ("cell-slots/s", "slowest to fastest", "compile, s", "of floor"):
         table.add_column(column, justify="right")
     for row in results["rows"]:
         low, high = row["spread"]

@@ -16,10 +16,13 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES = ("-", "--", "-.", ":")
 _MUTED = "#E8E8E8"
+_LEAST_MBITS = 0.01  # left end of the throughput axis, Mbit/s
 
 
 def throughput_cdf(metrics: Mapping[str, Any], path: Path, title: str) -> None:
     """Draw the distribution of whole-episode user throughput, users of all drops pooled.
+
+    The axis is logarithmic; users below its left end show as the height a curve starts from.
 
     Args:
         metrics: `jaxrl5g.evaluation.Metrics` by scheduler; `user_throughput` [D, C, U] in bit/s.
@@ -31,11 +34,13 @@ def throughput_cdf(metrics: Mapping[str, Any], path: Path, title: str) -> None:
         rates = np.sort(np.asarray(found.user_throughput, float).ravel()) * 1e-6
         rates = rates[~np.isnan(rates)]
         share = np.arange(1, rates.size + 1) / rates.size
+        rates = np.maximum(rates, _LEAST_MBITS / 10)  # a log axis has no zero
         axes.step(rates, share, where="post", label=name, lw=1.8, **_style(index))
     axes.axhline(0.05, color="0.6", lw=0.8, zorder=0)
     axes.annotate("5 %", (1.0, 0.05), xycoords=axes.get_yaxis_transform(), fontsize=8, color="0.4")
     axes.set(xlabel="user throughput [Mbit/s]", ylabel="share of users at or below", ylim=(0, 1))
-    axes.set_xlim(left=0)
+    axes.set_xscale("log")
+    axes.set_xlim(left=_LEAST_MBITS)
     axes.legend(frameon=False)
     save(figure, path)
 

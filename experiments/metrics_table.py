@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from jaxrl5g.evaluation.statistics import (
@@ -105,12 +106,12 @@ def render(summary: dict[str, dict[str, Result]], title: str) -> Table:
     table.add_column("scheduler")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
-    table.add_column(f"against {reference}", justify="right")
+    table.add_column(f"against {escape(reference)}", justify="right")
     table.add_column("95 % interval", justify="right")
     for metric in METRICS:
         for row, (name, result) in enumerate(summary[metric.label].items()):
-            label = metric.label if row == 0 else ""
-            table.add_row(label, name, *_cells(result, metric))
+            label = escape(metric.label) if row == 0 else ""
+            table.add_row(label, escape(name), *_cells(result, metric))
         table.add_section()
     return table
 

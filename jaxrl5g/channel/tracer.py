@@ -112,15 +112,15 @@ def _trace_chunk(
 ) -> dict[str, np.ndarray]:
     """One chunk: a pure function of (config, group, batch)."""
     rng = np.random.default_rng([config.seed, group, batch])
-    tracks = _walkable_tracks(tracer, config, config.speeds_m_s[group], rng)
+    tracks = walkable_tracks(tracer, config, config.speeds_m_s[group], rng)
     # Most open ground has no path at all: trace the starts before whole tracks.
     starts = np.array([track.points_m[0] for track in tracks])
     headings = np.array([track.velocities_m_s[0] for track in tracks])
-    start_paths, start_positions, start_any = _solve(tracer, config, starts, headings)
+    start_paths, start_positions, start_any = solve_points(tracer, config, starts, headings)
     served = np.flatnonzero(start_any.any(axis=1))
     no_path = len(tracks) - len(served)
     where = [stations(tracks[index]) for index in served]
-    rest_paths, _, rest_any = _solve(
+    rest_paths, _, rest_any = solve_points(
         tracer,
         config,
         np.concatenate([np.zeros((0, 2)), *(points[1:] for points, _, _ in where)]),
@@ -176,21 +176,21 @@ def _trace_chunk(
     }
 
 
-def _solve(tracer: RayTracer, config: TraceConfig, points: np.ndarray, velocity: np.ndarray):
+def solve_points(tracer: RayTracer, config: TraceConfig, points: np.ndarray, velocity: np.ndarray):
     """Trace ground points [R, 2] in chunks; paths, positions [R, 3] and path flags [R, C]."""
     height = tracer.ground(points)[0] if len(points) else np.zeros(0)
     position = np.column_stack([points, height + config.user_height_m])
     velocity = np.column_stack([velocity, np.zeros(len(velocity))])
     paths, any_path = [], [np.zeros((0, config.cells), bool)]
-    for first in range(0, len(position), config.receivers_per_solve):
-        part = slice(first, first + config.receivers_per_solve)
+    for first in range(0, len(position), config.receivers_persolve_points):
+        part = slice(first, first + config.receivers_persolve_points)
         some_paths, some_any = tracer.solve(position[part], velocity[part])
         paths += some_paths
         any_path.append(some_any)
     return paths, position, np.concatenate(any_path)
 
 
-def _walkable_tracks(
+def walkable_tracks(
     tracer: RayTracer, config: TraceConfig, speed: float, rng: np.random.Generator
 ) -> list[Track]:
     """One chunk's candidate tracks, all over open ground."""

@@ -63,13 +63,13 @@ class UMiChannel:
     Leaves:
         radius_m, min_distance_m: disc's outer and inner radius [m], horizontal.
         inter_site_distance_m: hexagonal grid [m].
-        extra_loss_db: fixed loss [dB] beside path loss, e.g. penetration; the default puts the
-            median user near 12 dB mean SNR at the frozen power over 51 PRBs.
+        extra_loss_db: fixed loss [dB] beside path loss, e.g. penetration. None by default: the
+            median user of the default disc is near 12 dB mean SNR at the frozen power.
         carrier_hz, doppler_hz, slot_seconds, prb_bandwidth_hz: [Hz], [Hz], [s], [Hz].
         site_height_m, user_height_m: antenna heights [m].
     """
 
-    radius_m: jax.Array | float = struct.field(default_factory=lambda: np.float32(150.0))
+    radius_m: jax.Array | float = struct.field(default_factory=lambda: np.float32(100.0))
     min_distance_m: jax.Array | float = struct.field(default_factory=lambda: np.float32(10.0))
     inter_site_distance_m: jax.Array | float = struct.field(
         default_factory=lambda: np.float32(200.0)

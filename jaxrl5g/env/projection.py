@@ -8,6 +8,9 @@ from flax import struct
 
 from jaxrl5g.mac import Allocation
 
+MIN_POWER_WATTS = 1e-30
+"""Less than this on a PRB is nothing: float32 is about to lose it to underflow."""
+
 
 @struct.dataclass
 class Projection:
@@ -49,7 +52,7 @@ def project(action: Allocation, mask: jax.Array, power_budget: jax.Array) -> Pro
     owner = jnp.asarray(action.owner, jnp.int32)
     power = jnp.asarray(action.power, jnp.float32)
     sound = jnp.isfinite(power) & (power >= 0)
-    power = jnp.where(sound, power, 0.0)
+    power = jnp.where(sound & (power >= MIN_POWER_WATTS), power, 0.0)
     user = jnp.clip(owner, 0, num_users - 1)
     valid = (owner >= 0) & (owner < num_users) & jnp.take_along_axis(mask, user, axis=-1)
     bad_owner = (owner != -1) & (power > 0) & ~valid
@@ -60,6 +63,7 @@ def project(action: Allocation, mask: jax.Array, power_budget: jax.Array) -> Pro
     # a sum over many PRBs carries rounding of its own: equal power must not count as over budget
     over = total > (power_budget / largest) * (1 + 1e-5)
     power = jnp.where(over, (power / largest) * (power_budget / total), power)
+    power = jnp.where(power >= MIN_POWER_WATTS, power, 0.0)
     return Projection(
         owner=jnp.where(power > 0, owner, -1),
         power=power,

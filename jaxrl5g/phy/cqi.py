@@ -192,8 +192,10 @@ def predicted_rate(sinr: ArrayLike, table: int = 1, fidelity: str = "nr") -> Arr
         orders, rates = mcs_arrays(table)
         return jnp.minimum(jnp.log2(1.0 + sinr), float(np.max(orders * rates)))
     thresholds, gains = _rate_steps(table, fidelity)
-    rate = jnp.minimum(sinr * float(gains[0] / thresholds[0]), float(gains[0]))
-    # unrolled: in a reduction over thresholds XLA would compute the SINR anew for each of them
+    first = jnp.minimum(sinr * float(gains[0] / thresholds[0]), float(gains[0]))
+    # unrolled: in a reduction over thresholds XLA would compute the SINR anew for each of them;
+    # in integers: a CPU takes five times as long to add the floats
+    above = jnp.zeros(sinr.shape, jnp.int32)
     for threshold, gain in zip(thresholds[1:], gains[1:], strict=True):
-        rate = rate + jnp.where(sinr >= threshold, float(gain), 0.0)
-    return rate / _RATE_UNIT
+        above = above + jnp.where(sinr >= threshold, int(gain), 0)
+    return (first + above.astype(jnp.float32)) / _RATE_UNIT

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl5g.channel import UMiChannel
+from jaxrl5g.channel import UMiChannel, link_budget
 from jaxrl5g.channel import umi_statistics as umi
 
 FREE = jnp.full((1, 4000), -1, jnp.int32)
@@ -52,9 +52,9 @@ def drop():
 
 def test_drop_statistics(drop):
     distance = np.linalg.norm(np.asarray(drop.position)[0], axis=-1)
-    assert distance.min() >= 10 and distance.max() <= 150.001
+    assert distance.min() >= 10 and distance.max() <= 100.001
     # Uniform in the disc: the squared distance is uniform.
-    assert np.mean(distance**2) == pytest.approx((150**2 + 10**2) / 2, rel=0.03)
+    assert np.mean(distance**2) == pytest.approx((100**2 + 10**2) / 2, rel=0.03)
     los = np.asarray(drop.los)[0, :, 0]
     assert los.mean() == pytest.approx(float(umi.los_probability(distance).mean()), abs=0.03)
     loss = np.where(
@@ -65,6 +65,11 @@ def test_drop_statistics(drop):
     assert shadow[los].std() == pytest.approx(4.0, rel=0.1)
     assert shadow[~los].std() == pytest.approx(7.82, rel=0.1)
     assert np.all(np.asarray(drop.rician)[0, ~los] == 0)
+
+
+def test_median_user_is_near_12_db(drop):
+    snr = link_budget.snr_db(10 * np.log10(np.asarray(drop.mean_gain)))
+    assert np.median(snr) == pytest.approx(12, abs=2)
 
 
 def test_fading_has_the_mean_gain(drop):
