@@ -24,11 +24,12 @@ PACKED_VERSION = 1
 _MAGIC = b"JXRL5GZ\n"
 _PREFIX = struct.Struct("<8sIIQ32s")
 _SUFFIX = ".jxz"
+_PACKAGE = "jaxrl5g.channel"
 
 
 def shipped_names() -> tuple[str, ...]:
     """Names of the caches that come with the package, sorted."""
-    folder = resources.files(__package__) / "data"
+    folder = resources.files(_PACKAGE) / "data"
     if not folder.is_dir():
         return ()
     names = (item.name for item in folder.iterdir())
@@ -50,7 +51,7 @@ def shipped(name: str) -> ChannelCache:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ChannelCacheError(f"there is no shipped channel cache {name!r}{hint}")
-    packed = (resources.files(__package__) / "data" / (name + _SUFFIX)).read_bytes()
+    packed = (resources.files(_PACKAGE) / "data" / (name + _SUFFIX)).read_bytes()
     # The packed file's digest is in the name: an upgrade with other data never meets old files.
     digest = hashlib.sha256(packed).hexdigest()[:16]
     path = cache_folder() / f"{name}-{digest}.channel"

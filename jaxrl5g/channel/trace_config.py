@@ -119,6 +119,10 @@ class TraceConfig:
         )
 
     def digest(self) -> str:
-        """SHA-256 over all fields: tells whether two runs may share their chunks."""
+        """SHA-256 over what a chunk depends on: tells whether two runs may share theirs.
+
+        The number of tracks is left out: a larger pool starts with the chunks of a smaller one.
+        """
         fields = dataclasses.asdict(self.with_presets())
+        del fields["tracks"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

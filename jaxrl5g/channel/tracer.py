@@ -21,7 +21,7 @@ from .motion import Track, make_track, stations
 from .rays import RayTracer
 from .trace_config import TraceConfig
 
-_COUNTS = ("no_path", "outside_coverage", "surplus")
+_COUNTS: tuple[str, ...] = ("no_path", "outside_coverage", "surplus")
 _CONVENTION = (
     "gains are |H|^2 at PRB centres in 0.01 dB steps between isotropic-reference antenna ports, "
     "antenna patterns included, transmit power excluded; summed over receive antennas and "
@@ -66,7 +66,7 @@ def trace(
     speeds = config.speeds_m_s
     quota = config.tracks // (config.cells * len(speeds))
     kept: list[dict[str, np.ndarray]] = []
-    turned_away = dict.fromkeys(_COUNTS, 0)
+    turned_away: dict[str, int] = dict.fromkeys(_COUNTS, 0)
     facts: dict[str, Any] = {}
     with _progress(progress) as bar:
         task = bar.add_task(f"tracing {config.scene}", total=config.tracks)
@@ -135,7 +135,7 @@ def _trace_chunk(
         track, mine = tracks[index], slice(first, first + len(points) - 1)
         first += len(points) - 1
         paths = [start_paths[index], *rest_paths[mine]]
-        covered = np.vstack([start_any[index], rest_any[mine]]).all(axis=0)
+        covered = np.logical_and.reduce([start_any[index], *rest_any[mine]])
         if not covered.any():
             no_path += 1
             continue
@@ -182,8 +182,8 @@ def solve_points(tracer: RayTracer, config: TraceConfig, points: np.ndarray, vel
     position = np.column_stack([points, height + config.user_height_m])
     velocity = np.column_stack([velocity, np.zeros(len(velocity))])
     paths, any_path = [], [np.zeros((0, config.cells), bool)]
-    for first in range(0, len(position), config.receivers_persolve_points):
-        part = slice(first, first + config.receivers_persolve_points)
+    for first in range(0, len(position), config.receivers_per_solve):
+        part = slice(first, first + config.receivers_per_solve)
         some_paths, some_any = tracer.solve(position[part], velocity[part])
         paths += some_paths
         any_path.append(some_any)

@@ -1,6 +1,9 @@
 """Closed forms of TR 38.901 (V17) for the UMi street canyon; distances in metres, losses in dB."""
 
+import jax
 import jax.numpy as jnp
+
+Number = jax.Array | float
 
 SPEED_OF_LIGHT_M_S = 299792458.0
 
@@ -14,13 +17,15 @@ def los_probability(distance_m):
     return near + jnp.exp(-distance / 36.0) * (1 - near)
 
 
-def breakpoint_distance_m(carrier_hz, site_height_m=10.0, user_height_m=1.5):
+def breakpoint_distance_m(carrier_hz, site_height_m: Number = 10.0, user_height_m: Number = 1.5):
     """d'_BP [m] of table 7.4.1-1, note 1."""
     heights = (site_height_m - _ENVIRONMENT_HEIGHT_M) * (user_height_m - _ENVIRONMENT_HEIGHT_M)
     return 4 * heights * (carrier_hz / SPEED_OF_LIGHT_M_S)
 
 
-def path_loss_los_db(distance_m, carrier_hz, site_height_m=10.0, user_height_m=1.5):
+def path_loss_los_db(
+    distance_m, carrier_hz, site_height_m: Number = 10.0, user_height_m: Number = 1.5
+):
     """Line-of-sight path loss [dB] at horizontal ``distance_m`` in [10, 5000] (7.4.1-1)."""
     drop = site_height_m - user_height_m
     slant = jnp.sqrt(distance_m**2 + drop**2)
@@ -31,7 +36,9 @@ def path_loss_los_db(distance_m, carrier_hz, site_height_m=10.0, user_height_m=1
     return jnp.where(distance_m <= corner, near, far)
 
 
-def path_loss_nlos_db(distance_m, carrier_hz, site_height_m=10.0, user_height_m=1.5):
+def path_loss_nlos_db(
+    distance_m, carrier_hz, site_height_m: Number = 10.0, user_height_m: Number = 1.5
+):
     """Non-line-of-sight path loss [dB]; never below the line-of-sight one (7.4.1-1)."""
     slant = jnp.sqrt(distance_m**2 + (site_height_m - user_height_m) ** 2)
     loss = 35.3 * jnp.log10(slant) + 22.4 + 21.3 * jnp.log10(carrier_hz / 1e9)

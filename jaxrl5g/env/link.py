@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.extend.random import threefry_2x32
 
 from jaxrl5g import phy
 from jaxrl5g.env.csi import interference
@@ -61,13 +62,11 @@ def block_uniforms(state: DownlinkState) -> jax.Array:
     A function of (drop key, slot, track) alone, so that schedulers can be compared on the same
     luck and users may change places.
     """
-    key = jax.random.fold_in(state.key, state.time)
-
-    def draw(track):
-        return jax.random.uniform(jax.random.fold_in(key, track))
-
     tracks = state.drop.tracks
-    return jax.vmap(draw)(tracks.reshape(-1)).reshape(tracks.shape)
+    # the counter-based generator at (track, slot): one block per user and nothing else
+    counter = jnp.stack([tracks, jnp.broadcast_to(state.time, tracks.shape)])
+    bits = threefry_2x32(jax.random.key_data(state.key), counter.astype(jnp.uint32))[0]
+    return (bits >> 8).astype(jnp.float32) * 2.0**-24
 
 
 def _of_owner(values: jax.Array, owner: jax.Array) -> jax.Array:
@@ -142,7 +141,7 @@ def transmit_sionna(
     owner, power, disturbance, sinr = _on_air(projection, None, own, gains, params.noise_power)
     count = granted(owner, config.num_users)
     num_re = count * config.res_per_prb
-    believed = 10.0 ** ((state.sinr_eff_db - state.olla_offset_db) / 10.0)
+    believed = phy.to_linear(state.sinr_eff_db - state.olla_offset_db)
     mcs = phy.select_mcs(believed, num_re, params.bler_target, table=table, fidelity="sionna")
     sinr_eff = phy.owner_effective_sinr(sinr, owner, mcs, table=table)
     error_rate = phy.transport_block_error_rate(
@@ -193,10 +192,13 @@ def transmit_nr(
 
     reference = params.power_budget / config.num_prbs
     believed_db = _of_owner(per_prb(state.csi_db, config), owner)
-    predicted = 10.0 ** (believed_db / 10.0) * (power / reference)
+    predicted = phy.to_linear(believed_db) * (power / reference)
     candidates = phy.candidate_effective_sinr(predicted, owner, config.num_users, table=table)
-    candidates = candidates * 10.0 ** (-state.olla_offset_db[..., None] / 10.0)
-    chosen = phy.select_mcs(candidates, num_re, params.bler_target, table=table, fidelity="nr")
+    candidates = candidates * phy.to_linear(-state.olla_offset_db[..., None])
+    # one row per grant size, shared by all users (and by a batch with common parameters)
+    sizes = config.res_per_prb * jnp.arange(config.num_prbs + 1)
+    required = phy.required_sinr(sizes, params.bler_target, table=table)
+    chosen = phy.highest_mcs(candidates, required[sent.num_prbs])
     sent = sent.replace(mcs=jnp.where(sent.attempt == 1, chosen, sent.mcs))
 
     sinr_eff = phy.owner_effective_sinr(sinr, owner, sent.mcs, table=table)

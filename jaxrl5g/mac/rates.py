@@ -29,6 +29,6 @@ def predicted_rates(observation: Observation, params: CellParams) -> jax.Array:
     config = params.config
     # Sionna's loop predicts from the SINR alone; its offset acts on the MCS only.
     offset = 0.0 if config.fidelity == "sionna" else observation.olla_offset_db[..., None]
-    sinr = 10.0 ** ((observation.csi_db - offset) / 10.0)
+    sinr = phy.to_linear(observation.csi_db - offset)
     rate = phy.predicted_rate(sinr, table=config.mcs_table, fidelity=config.fidelity)
     return config.res_per_prb * rate

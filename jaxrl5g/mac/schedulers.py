@@ -25,11 +25,15 @@ def _allocate(owner: jax.Array, params: CellParams) -> Allocation:
 def _largest_metric(
     metric: jax.Array, observation: Observation, config: CellConfig
 ) -> jax.Array:
-    """Owner of every PRB: reserved, else the eligible user with the largest metric [C, U, S]."""
+    """Owner of every PRB: reserved, else the eligible user with the largest metric >= 0 [C, U, S]."""
     reserved, eligible = reserve_retransmissions(observation, config)
-    metric = jnp.where(eligible[..., None], metric, -jnp.inf)
-    best = jnp.where(jnp.any(eligible, axis=-1)[..., None], jnp.argmax(metric, axis=-2), -1)
-    return jnp.where(reserved >= 0, reserved, per_prb(best.astype(jnp.int32), config))
+    metric = jnp.where(eligible[..., None], metric, -1.0)
+    largest = jnp.max(metric, axis=-2, keepdims=True)
+    users = jnp.arange(config.num_users, dtype=jnp.int32)[:, None]
+    # two plain reductions: an argmax would be fused with all that computes the metric
+    best = jnp.min(jnp.where(metric == largest, users, config.num_users), axis=-2)
+    best = jnp.where(largest[..., 0, :] >= 0, best, -1)
+    return jnp.where(reserved >= 0, reserved, per_prb(best, config))
 
 
 def _average(mean: jax.Array, bits: jax.Array, window: jax.Array | float) -> jax.Array:
@@ -53,14 +57,20 @@ def max_rate() -> Scheduler:
     return Scheduler(lambda params: (), apply)
 
 
-def _fair(exponent, window: float, rate_power: float) -> Scheduler:
-    """Parallel rule: argmax of rate^rate_power / T^exponent on every PRB, T its own average."""
+def _price(mean: jax.Array, exponent: float) -> jax.Array:
+    """T^exponent, kept away from 0; a power only where one is needed."""
+    mean = jnp.maximum(mean, 1e-6)
+    return mean if exponent == 1.0 else mean**exponent
+
+
+def _fair(exponent: float, window: float, use_rates: bool = True) -> Scheduler:
+    """Parallel rule: argmax of r / T^exponent on every PRB (r = 1 without rates)."""
 
     def apply(key, observation, mean, params):
         del key
         mean = _average(mean, observation.acked_bits, window)
-        weight = jnp.maximum(mean, 1e-6) ** -exponent
-        metric = weight[..., None] * predicted_rates(observation, params) ** rate_power
+        rates = predicted_rates(observation, params) if use_rates else 1.0
+        metric = rates / _price(mean, exponent)[..., None]
         return _allocate(_largest_metric(metric, observation, params.config), params), mean
 
     return Scheduler(_initial_average, apply)
@@ -78,7 +88,7 @@ def _sequential_fair(exponent: float, window: float) -> Scheduler:
 
         def prb(mean, column):
             rate, held = column
-            metric = jnp.where(eligible, rate * jnp.maximum(mean, 1e-6) ** -exponent, -jnp.inf)
+            metric = jnp.where(eligible, rate / _price(mean, exponent), -jnp.inf)
             best = jnp.where(jnp.any(eligible, -1), jnp.argmax(metric, -1), -1)
             owner = jnp.where(held >= 0, held, best).astype(jnp.int32)
             served = jnp.arange(config.num_users) == owner[:, None]
@@ -111,7 +121,7 @@ def alpha_fair(alpha: float, window: float = 100, sequential: bool = False) -> S
     if not alpha >= 0:
         raise ValueError(f"alpha must be at least 0, got {alpha!r}.")
     window = _window(window)
-    return _sequential_fair(alpha, window) if sequential else _fair(alpha, window, 1.0)
+    return _sequential_fair(alpha, window) if sequential else _fair(alpha, window)
 
 
 def proportional_fair(window: float = 100, sequential: bool = False) -> Scheduler:
@@ -121,7 +131,7 @@ def proportional_fair(window: float = 100, sequential: bool = False) -> Schedule
 
 def blind_equal_throughput(window: float = 100) -> Scheduler:
     """Blind equal throughput: argmax of 1 / T; rates break no tie."""
-    return _fair(1.0, _window(window), 0.0)
+    return _fair(1.0, _window(window), use_rates=False)
 
 
 def round_robin() -> Scheduler:

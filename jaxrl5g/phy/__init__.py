@@ -13,6 +13,7 @@ from jaxrl5g.phy.error_model import (
     transport_block_error_rate,
 )
 from jaxrl5g.phy.link_adaptation import OFFSET_LIMIT_DB, outer_loop_update, select_mcs
+from jaxrl5g.phy.lookup import to_linear
 from jaxrl5g.phy.mcs import (
     max_spectral_efficiency,
     mcs_parameters,
@@ -20,6 +21,7 @@ from jaxrl5g.phy.mcs import (
     spectral_efficiency,
 )
 from jaxrl5g.phy.options import FIDELITIES
+from jaxrl5g.phy.required_sinr import highest_mcs, required_sinr
 from jaxrl5g.phy.transport_block import code_blocks, transport_block_size
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "cqi_thresholds_db",
     "eesm_beta",
     "effective_sinr",
+    "highest_mcs",
     "incremental_redundancy_shift_db",
     "max_spectral_efficiency",
     "mcs_parameters",
@@ -40,8 +43,10 @@ __all__ = [
     "owner_effective_sinr",
     "predicted_rate",
     "quantise_cqi",
+    "required_sinr",
     "select_mcs",
     "spectral_efficiency",
+    "to_linear",
     "transport_block_error_rate",
     "transport_block_size",
 ]

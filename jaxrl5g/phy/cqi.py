@@ -148,7 +148,13 @@ def cqi_sinr_db(cqi: ArrayLike, table: int = 1, fidelity: str = "nr") -> Array:
     Raises:
         ValueError: unknown fidelity or table.
     """
-    return take(_cqi_levels_db(table, fidelity), jnp.asarray(cqi, jnp.int32))
+    cqi = jnp.asarray(cqi, jnp.int32)
+    levels = _cqi_levels_db(table, fidelity)
+    reading = jnp.full(cqi.shape, levels[0])
+    # unrolled: a gather would be fused with all that computes the index, one scalar at a time
+    for index in range(1, len(levels)):
+        reading = jnp.where(cqi >= index, levels[index], reading)
+    return reading
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from jaxrl5g.phy.error_model import (
     incremental_redundancy_shift_db,
     transport_block_error_rate,
 )
+from jaxrl5g.phy.lookup import to_linear
 
 COMBINING = ("chase", "incremental")
 
@@ -191,7 +192,7 @@ def combine(
     # the first transmission is exact even where exp would round
     averaged = jnp.where(attempt <= 1, sinr_eff, averaged)
     shift_db = incremental_redundancy_shift_db(mcs, count, table=table)
-    return mean, averaged * 10.0 ** (shift_db / 10.0)
+    return mean, averaged * to_linear(shift_db)
 
 
 def decode(

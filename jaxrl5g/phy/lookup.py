@@ -1,5 +1,7 @@
 """Shared small numerics: table look-up, decibels and positive integer division."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -41,6 +43,11 @@ def one_minus_exp(value: Array) -> Array:
     for order in range(8, 1, -1):
         series = 1.0 - value / order * series
     return jnp.where(value < 0.5, value * series, 1.0 - jnp.exp(-value))
+
+
+def to_linear(db: ArrayLike) -> Array:
+    """`10^(db / 10)` in float32, by way of exp2, which is much cheaper than a power."""
+    return jnp.exp2(jnp.asarray(db, jnp.float32) * (math.log2(10.0) / 10.0))
 
 
 def floor_div(numerator: Array, denominator: Array) -> Array:

@@ -34,6 +34,7 @@ def test_presets_fill_in_and_the_digest_sees_every_field():
     digests = {config.digest(), dataclasses.replace(config, seed=1).digest()}
     digests.add(dataclasses.replace(config, key_spacing_m=0.1).digest())
     assert len(digests) == 3
+    assert dataclasses.replace(config, tracks=6).digest() == config.digest()
     assert config.slot_seconds == 0.5e-3 and config.prb_bandwidth_hz == 360e3
 
 

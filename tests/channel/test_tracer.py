@@ -170,3 +170,24 @@ def test_paths_are_plain_arrays():
     paths = Paths(np.ones((1, 1, 1)) + 0j, np.zeros(1), np.array([100.0]))
     turning = response(paths, np.array([0.0, 2.5e-3]), np.zeros(1))[:, 0, 0, 0]
     np.testing.assert_allclose(turning, [1, 1j], atol=1e-12)
+
+
+def test_how_many_receivers_are_solved_at_once_changes_nothing(ray_tracer):
+    rng = np.random.default_rng(1)
+    positions = np.column_stack([rng.uniform(-20, 20, (8, 2)) * [1, 0.2], np.full(8, 1.5)])
+    together, _ = ray_tracer.solve(positions, np.zeros((8, 3)))
+    apart = [
+        paths
+        for first in range(0, 8, 3)
+        for paths in ray_tracer.solve(positions[first : first + 3], np.zeros((3, 3))[: 8 - first])[0]
+    ]
+    for row, other in zip(together, apart, strict=True):
+        for paths, others in zip(row, other, strict=True):
+            np.testing.assert_array_equal(np.sort(paths.delays_s), np.sort(others.delays_s))
+            times, frequencies = np.zeros(1), prb_frequencies_hz(6, 360e3)
+            np.testing.assert_allclose(
+                response(paths, times, frequencies),
+                response(others, times, frequencies),
+                rtol=1e-9,
+                atol=1e-15,
+            )
