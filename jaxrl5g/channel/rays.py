@@ -95,7 +95,7 @@ class RayTracer:
             self.scene,
             max_depth=self.config.max_depth,
             samples_per_src=self.config.samples,
-            max_num_paths_per_src=max(200_000, 2 * self.config.samples),
+            max_num_paths_per_src=self.config.max_paths,
             seed=self.config.seed + 1,
         )
         real, imag = (np.asarray(part, np.float64) for part in paths.a)

@@ -39,7 +39,10 @@ class TraceConfig:
         tx_shape, rx_shape: (rows, columns) of half-wavelength planar arrays.
         coefficients: also store complex coefficients.
         tracks_per_chunk: candidate tracks per chunk, the unit of resuming.
-        receivers_per_solve: positions traced at once; bounds memory, changes nothing else.
+        receivers_per_solve: positions traced at once; bounds memory.
+        max_paths: most paths per cell in one solve. Also the size, at least 10^6, of the
+            solver's table of known reflection chains: when it fills, chains collide and some
+            paths are lost. 10^7 makes results independent of ``receivers_per_solve``.
     """
 
     scene: str = "munich"
@@ -68,9 +71,18 @@ class TraceConfig:
     coefficients: bool = False
     tracks_per_chunk: int = 256
     receivers_per_solve: int = 64
+    max_paths: int = 200_000
 
     def __post_init__(self) -> None:
-        for name in ("cells", "tracks", "slots", "num_prbs", "samples", "tracks_per_chunk"):
+        for name in (
+            "cells",
+            "tracks",
+            "slots",
+            "num_prbs",
+            "samples",
+            "tracks_per_chunk",
+            "max_paths",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("scs_hz", "carrier_hz", "key_spacing_m"):
