@@ -19,7 +19,7 @@ from jaxrl5g.mac import Allocation, Observation
 from jaxrl5g.phy import harq as harq_processes
 
 
-class DownlinkEnv(environment.Environment[DownlinkState, DownlinkParams]):
+class DownlinkEnv(environment.Environment):
     """A 5G OFDMA downlink, one slot a step.
 
     `step(key, state, action, params)` takes an `Allocation` and follows gymnax >= 1.0: same-step
@@ -134,9 +134,9 @@ class DownlinkEnv(environment.Environment[DownlinkState, DownlinkParams]):
         own = own_gain(gains)
         outcome = TRANSMIT[config.fidelity](state, projection, own, gains, params)
 
-        throughput = state.throughput + (
-            outcome.acked_bits - state.throughput
-        ) / params.throughput_window
+        throughput = (
+            state.throughput + (outcome.acked_bits - state.throughput) / params.throughput_window
+        )
         throughput = jnp.where(state.mask, throughput, 0.0)
         reward = slot_reward(state.throughput, throughput, state.mask, params)
         offset_db = phy.outer_loop_update(
@@ -226,9 +226,7 @@ def _check_action(action: Allocation, params: DownlinkParams) -> None:
                 "use jax.vmap for a batch of environments."
             )
     if not jnp.issubdtype(jnp.result_type(action.owner), jnp.integer):
-        raise ValueError(
-            f"action.owner must hold integers, got {jnp.result_type(action.owner)}."
-        )
+        raise ValueError(f"action.owner must hold integers, got {jnp.result_type(action.owner)}.")
 
 
 def _info(outcome: Outcome, projection) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -48,7 +49,7 @@ def _to_allocation(action: dict[str, Any], batch: tuple[int, ...], params: Downl
         raise ValueError(f"action['owner'] must hold integers, got {owner.dtype}.")
     if np.isnan(power).any():
         raise ValueError("action['power'] must not hold NaN; use 0 W to mute a PRB.")
-    return Allocation(owner=owner.astype(np.int32), power=power)
+    return Allocation(owner=jnp.asarray(owner, jnp.int32), power=jnp.asarray(power))
 
 
 class GymnasiumDownlink(gymnasium.Env):
@@ -146,7 +147,7 @@ class GymnasiumVectorDownlink(VectorEnv):
             jax.random.split(key, self.num_envs), self._state, allocation, self._params
         )
         final = _to_numpy(info.pop("final_observation"))
-        infos = {name: np.asarray(value) for name, value in info.items()}
+        infos: dict[str, Any] = {name: np.asarray(value) for name, value in info.items()}
         ended = np.asarray(truncated)
         infos["final_obs"], infos["_final_obs"] = final, ended
         return _to_numpy(observation), np.asarray(reward), np.asarray(terminated), ended, infos

@@ -19,8 +19,7 @@ from jaxrl5g.phy import harq as harq_processes
 from jaxrl5g.phy.harq import HarqState
 
 
-@struct.dataclass
-class Outcome:
+class Outcome(struct.PyTreeNode):
     """What a slot did; leaves are [C, U] unless said otherwise.
 
     Attributes:
@@ -207,9 +206,7 @@ def transmit_nr(
     )
     due = state.time + config.feedback_delay
     harq = harq_processes.store(state.harq, sent, evidence, failed, due)
-    harq, feedback = harq_processes.receive_feedback(
-        harq, state.time + 1, config.max_transmissions
-    )
+    harq, feedback = harq_processes.receive_feedback(harq, state.time + 1, config.max_transmissions)
     acked_re = feedback.num_prbs * config.res_per_prb
     acked_bits = jnp.where(
         feedback.outcome == 1, _block_bits(feedback.mcs, acked_re, table, "nr"), 0.0

@@ -12,8 +12,7 @@ MIN_POWER_WATTS = 1e-30
 """Less than this on a PRB is nothing: float32 is about to lose it to underflow."""
 
 
-@struct.dataclass
-class Projection:
+class Projection(struct.PyTreeNode):
     """A feasible allocation and what it took to get there.
 
     Attributes:

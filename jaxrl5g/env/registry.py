@@ -61,9 +61,7 @@ _SPECS: dict[str, EnvSpec] = {
     "RayleighDownlink-v0": EnvSpec(
         "i.i.d. Rayleigh fading in every slot and PRB", {}, channel=channels.RayleighChannel
     ),
-    "UMiDownlink-v0": EnvSpec(
-        "TR 38.901 UMi street canyon drop", {}, channel=channels.UMiChannel
-    ),
+    "UMiDownlink-v0": EnvSpec("TR 38.901 UMi street canyon drop", {}, channel=channels.UMiChannel),
     "TinyDownlink-v0": EnvSpec(
         "4 users on 12 PRBs with correlated Rayleigh fading, for tests and tutorials",
         {"num_users": 4, "num_prbs": 12},

@@ -106,8 +106,7 @@ class DownlinkConfig:
         return -(-self.cqi_delay // self.cqi_period)
 
 
-@struct.dataclass
-class DownlinkParams:
+class DownlinkParams(struct.PyTreeNode):
     """Parameters; every field but `config` is a traced leaf, so vmap randomises the domain.
 
     Attributes:
@@ -147,8 +146,7 @@ class DownlinkParams:
     config: DownlinkConfig = struct.field(pytree_node=False)
 
 
-@struct.dataclass
-class DownlinkState:
+class DownlinkState(struct.PyTreeNode):
     """State at the start of a slot.
 
     Attributes:

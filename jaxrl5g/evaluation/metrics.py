@@ -12,8 +12,7 @@ from flax import struct
 from jaxrl5g.env.types import DownlinkConfig
 
 
-@struct.dataclass
-class Tally:
+class Tally(struct.PyTreeNode):
     """Sums over the counted slots of one episode.
 
     Attributes:

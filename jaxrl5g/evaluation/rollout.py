@@ -152,5 +152,6 @@ def record_episode(
     tracks = jnp.asarray(drop_tracks(params, drop + 1)[drop])
     episode_key = jax.random.fold_in(key, drop)
     slots = _trace_drop(env, scheduler, episode_key, tracks, params, _num_slots(params, 0))
-    names = {"radiated": "power", "acked_bits": "bits"}
-    return {names.get(name, name): np.asarray(value) for name, value in slots.items()}
+    arrays = {name: np.asarray(value) for name, value in slots.items()}
+    arrays["power"], arrays["bits"] = arrays.pop("radiated"), arrays.pop("acked_bits")
+    return arrays

@@ -31,7 +31,11 @@ def reserve_retransmissions(observation: Observation, config: CellConfig) -> Res
     PRBs are ranked by reported SINR, ties to the lowest index.
     """
     waiting = jnp.where(observation.mask, observation.harq_prbs, 0)
-    num_prbs, num_users, num_subbands = config.num_prbs, config.num_users, observation.csi_db.shape[-1]
+    num_prbs, num_users, num_subbands = (
+        config.num_prbs,
+        config.num_users,
+        observation.csi_db.shape[-1],
+    )
     prbs = np.arange(num_prbs)
     subband = prbs // config.subband_size
     # products, constant matrices where possible, keep XLA from fusing gathers into the comparison

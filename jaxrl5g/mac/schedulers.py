@@ -22,10 +22,8 @@ def _allocate(owner: jax.Array, params: CellParams) -> Allocation:
     return Allocation(owner=owner, power=equal_power(owner, params.power_budget))
 
 
-def _largest_metric(
-    metric: jax.Array, observation: Observation, config: CellConfig
-) -> jax.Array:
-    """Owner of every PRB: reserved, else the eligible user with the largest metric >= 0 [C, U, S]."""
+def _largest_metric(metric: jax.Array, observation: Observation, config: CellConfig) -> jax.Array:
+    """Owner of every PRB: reserved, else the eligible user of largest metric >= 0 [C, U, S]."""
     reserved, eligible = reserve_retransmissions(observation, config)
     metric = jnp.where(eligible[..., None], metric, -1.0)
     largest = jnp.max(metric, axis=-2, keepdims=True)

@@ -9,8 +9,7 @@ import jax
 from flax import struct
 
 
-@struct.dataclass
-class Allocation:
+class Allocation(struct.PyTreeNode):
     """One slot's physical decision.
 
     Attributes:
@@ -23,8 +22,7 @@ class Allocation:
     power: jax.Array
 
 
-@struct.dataclass
-class Observation:
+class Observation(struct.PyTreeNode):
     """What the base stations know at the start of a slot; every leaf is finite.
 
     C cells, U (padded) users a cell, S subbands of `subband_prbs` PRBs (one PRB each under

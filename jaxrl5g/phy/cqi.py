@@ -9,7 +9,6 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl5g.phy.error_model import measured_mcs, transport_block_error_rate
-from jaxrl5g.phy.lookup import take
 from jaxrl5g.phy.mcs import mcs_arrays
 from jaxrl5g.phy.nr_curves import shannon_limit_db
 from jaxrl5g.phy.options import check_fidelity, check_table

@@ -23,8 +23,7 @@ from jaxrl5g.phy.lookup import to_linear
 COMBINING = ("chase", "incremental")
 
 
-@struct.dataclass
-class HarqState:
+class HarqState(struct.PyTreeNode):
     """HARQ processes; every leaf is [..., P] with P processes.
 
     Attributes:
@@ -46,8 +45,7 @@ class HarqState:
     uniform: jax.Array
 
 
-@struct.dataclass
-class Transmission:
+class Transmission(struct.PyTreeNode):
     """One transport block on the air per user; every leaf is [...].
 
     Attributes:
@@ -65,8 +63,7 @@ class Transmission:
     uniform: jax.Array
 
 
-@struct.dataclass
-class Feedback:
+class Feedback(struct.PyTreeNode):
     """Feedback that arrives at the start of a slot; every leaf is [...].
 
     Attributes:

@@ -39,9 +39,7 @@ def required_sinr(num_re: ArrayLike, bler_target: ArrayLike = 0.1, table: int = 
     curves = nr_curves.nr_curves(table)
     resources = jnp.maximum(jnp.asarray(num_re, jnp.int32), 1)[..., None]
     rates = jnp.asarray(rates)
-    size, blocks = code_blocks(
-        transport_block_size(resources, jnp.asarray(orders), rates), rates
-    )
+    size, blocks = code_blocks(transport_block_size(resources, jnp.asarray(orders), rates), rates)
     target = jnp.asarray(bler_target, jnp.float32)
     limit = jnp.log10(one_minus_exp(-log1p(-target) / blocks.astype(jnp.float32)))[..., None]
     mcs = jnp.arange(len(orders), dtype=jnp.int32)

@@ -8,7 +8,6 @@ import jaxrl5g
 from jaxrl5g.env import DownlinkEnv, check_env
 
 
-
 @pytest.mark.parametrize("env_id", jaxrl5g.registered())
 def test_registered_environments(env_id):
     check_env(*jaxrl5g.make(env_id))

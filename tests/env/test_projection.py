@@ -38,9 +38,7 @@ def test_any_action_becomes_feasible(owner, power):
         in_range = (owner >= 0) & (owner < USERS)
         valid = in_range & MASK[cells, np.clip(owner, 0, USERS - 1)]
         powered = sound & (power >= MIN_POWER_WATTS)
-        np.testing.assert_array_equal(
-            result.bad_owner, (powered & (owner != -1) & ~valid).sum(-1)
-        )
+        np.testing.assert_array_equal(result.bad_owner, (powered & (owner != -1) & ~valid).sum(-1))
         total = np.where(powered & valid, power, 0).astype(np.float64).sum(-1)
     clear = np.abs(total / BUDGET - 1) > 1e-4
     np.testing.assert_array_equal(np.asarray(result.over_budget)[clear], (total > BUDGET)[clear])

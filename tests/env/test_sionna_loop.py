@@ -81,9 +81,7 @@ def test_closed_loop_is_sionnas(table, record_property):
         acked_bits=jnp.asarray(record.bits_before, jnp.float32),
     )
     average = jnp.asarray(record.average_before, jnp.float32)
-    allocation, _ = jax.vmap(lambda o, m: scheduler.apply(None, o, m, params))(
-        observation, average
-    )
+    allocation, _ = jax.vmap(lambda o, m: scheduler.apply(None, o, m, params))(observation, average)
     metric = record.achievable_rate / record.average[:, :, None]
     ranked = np.sort(metric, axis=-1)
     tied = ranked[..., -1] - ranked[..., -2] < 1e-5 * ranked[..., -1]

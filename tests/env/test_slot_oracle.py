@@ -405,16 +405,14 @@ def random_actions(rng, cells, users, prbs, budget):
 def rollout(env, params):
     scheduler = mac.round_robin()
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICK)
     def run(key, actions, params):
         observation, state = env.reset_env(key, params)
 
         def slot(carry, action):
             observation, state, memory = carry
             dealt, memory = scheduler.apply(key, observation, memory, params)
-            action = jax.tree.map(
-                lambda a, b: jnp.where(state.time % 4 < 2, a, b), action, dealt
-            )
+            action = jax.tree.map(lambda a, b: jnp.where(state.time % 4 < 2, a, b), action, dealt)
             # unequal powers, so that link adaptation has something to predict
             swing = 1.0 + 0.9 * jnp.cos(jnp.arange(action.power.shape[-1]) + state.time)
             action = action.replace(power=action.power * swing)
@@ -466,11 +464,9 @@ def test_slots_match_the_reference(name, record_property):
         fairness_weight=float(params.fairness_weight),
     )
     rng = np.random.default_rng(3)
-    actions = random_actions(
-        rng, config.num_cells, config.num_users, config.num_prbs, case.budget
-    )
-    states, actions, (observations, following, rewards), infos, uniforms, gains = (
-        jax.device_get(rollout(env, params)(jax.random.key(5), actions, params))
+    actions = random_actions(rng, config.num_cells, config.num_users, config.num_prbs, case.budget)
+    states, actions, (observations, following, rewards), infos, uniforms, gains = jax.device_get(
+        rollout(env, params)(jax.random.key(5), actions, params)
     )
     pick = lambda tree, t: jax.tree.map(lambda leaf: leaf[t], tree)  # noqa: E731
     reports, users_seen, doubtful = {}, 0, 0

@@ -15,7 +15,9 @@ _, PARAMS = jaxrl5g.make("TinyDownlink-v0")
 CONFIG = PARAMS.config
 KEY = jax.random.key(0)
 EVERY = {
-    **{name: make(0.5) if name == "alpha_fair" else make() for name, make in mac.SCHEDULERS.items()},
+    **{
+        name: make(0.5) if name == "alpha_fair" else make() for name, make in mac.SCHEDULERS.items()
+    },
     "sequential": mac.proportional_fair(sequential=True),
 }
 APPLY = {name: jax.jit(scheduler.apply) for name, scheduler in EVERY.items()}
@@ -116,9 +118,7 @@ def test_alpha_zero_is_max_rate_and_one_is_proportional_fair():
 
 @pytest.mark.parametrize("present", [[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 1, 0]])
 def test_round_robin_gives_equal_counts(present):
-    observation = clear(np.random.default_rng(0)).replace(
-        mask=jnp.asarray([present], dtype=bool)
-    )
+    observation = clear(np.random.default_rng(0)).replace(mask=jnp.asarray([present], dtype=bool))
     scheduler = EVERY["rr"]
     carry, counts = scheduler.init(PARAMS), np.zeros(USERS, int)
     for slot in range(1, 8):
