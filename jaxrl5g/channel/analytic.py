@@ -38,12 +38,13 @@ def arange_drops(num_cells: int, num_users: int, num_drops: int) -> np.ndarray:
     return np.broadcast_to(one, (num_drops, *one.shape)).copy()
 
 
-def uniform_mean_gains(key: jax.Array, cell: jax.Array, num_cells: int, low, high, isolation):
+def uniform_mean_gains(uniform: jax.Array, cell: jax.Array, num_cells: int, low, high, isolation):
     """Mean power gain, linear, float32[num_cells] of one track served by ``cell`` int32[].
 
-    Uniform in dB over [low, high] for the serving cell and ``isolation`` dB less for the others.
+    ``uniform`` float32[] in [0, 1) becomes dB in [low, high) for the serving cell and
+    ``isolation`` dB less for the others.
     """
-    serving = jax.random.uniform(key, (), minval=low, maxval=high)
+    serving = low + (high - low) * uniform
     loss = jnp.where(jnp.arange(num_cells) == cell, 0.0, isolation)
     return 10 ** ((serving - loss) / 10)
 
@@ -61,17 +62,29 @@ def exponential_delays(num_taps: int) -> np.ndarray:
     return (delays / delays.std()).astype(np.float32)
 
 
-def draw_sinusoids(key: jax.Array, shape: tuple[int, ...], num_sinusoids: int):
-    """Arrival angles and phases [rad], float32[*shape, num_sinusoids] each.
+def split_up(values: jax.Array, *shapes: tuple[int, ...]) -> list[jax.Array]:
+    """Cut float32[n] into arrays of these shapes.
 
-    The angles of one tap are evenly spaced from a uniform offset: each is uniform, so that the
-    ensemble has Clarke's J0 autocorrelation, with less spread than independent angles.
+    One large draw cut up compiles and runs several times faster than a draw per parameter.
     """
-    angle_key, phase_key = jax.random.split(key)
-    offset = jax.random.uniform(angle_key, (*shape, 1), maxval=2 * jnp.pi)
-    angles = offset + 2 * jnp.pi * jnp.arange(num_sinusoids) / num_sinusoids
-    phases = jax.random.uniform(phase_key, (*shape, num_sinusoids), maxval=2 * jnp.pi)
-    return angles, phases
+    parts, first = [], 0
+    for shape in shapes:
+        size = int(np.prod(shape))
+        parts.append(values[first : first + size].reshape(shape))
+        first += size
+    return parts
+
+
+def sinusoids(offset: jax.Array, phase: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Arrival angles and phases [rad], float32[..., M], from uniforms in [0, 1).
+
+    ``offset`` is [...], ``phase`` [..., M]. The M angles of one tap are evenly spaced: each is
+    uniform, so that the ensemble has Clarke's J0 autocorrelation, with less spread than
+    independent angles.
+    """
+    count = phase.shape[-1]
+    angles = 2 * jnp.pi * (offset[..., None] + jnp.arange(count) / count)
+    return angles, 2 * jnp.pi * phase
 
 
 def sum_of_sinusoids(angles, phases, doppler_hz, seconds):

@@ -9,10 +9,11 @@ from flax import struct
 
 from .analytic import (
     arange_drops,
-    draw_sinusoids,
     exponential_delays,
     prb_power,
     resolve_tracks,
+    sinusoids,
+    split_up,
     sum_of_sinusoids,
     track_keys,
     uniform_mean_gains,
@@ -77,18 +78,21 @@ class JakesChannel:
         tracks = resolve_tracks(tracks)
         cells = jnp.broadcast_to(jnp.arange(self.num_cells)[:, None], tracks.shape)
 
+        taps = (self.num_cells, self.num_taps)
+        shapes = ((), taps, (*taps, self.num_sinusoids))
+        count = sum(int(np.prod(shape)) for shape in shapes)
+
         def parameters(key, cell):
-            mean_key, wave_key = jax.random.split(key)
+            level, offset, phase = split_up(jax.random.uniform(key, (count,)), *shapes)
             mean = uniform_mean_gains(
-                mean_key,
+                level,
                 cell,
                 self.num_cells,
                 self.mean_gain_db_low,
                 self.mean_gain_db_high,
                 self.isolation_db,
             )
-            shape = (self.num_cells, self.num_taps)
-            return mean, *draw_sinusoids(wave_key, shape, self.num_sinusoids)
+            return mean, *sinusoids(offset, phase)
 
         mean, angles, phases = jax.vmap(jax.vmap(parameters))(track_keys(key, tracks), cells)
         start = jnp.maximum(jnp.asarray(start, jnp.int32), 0)

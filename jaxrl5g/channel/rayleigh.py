@@ -53,7 +53,7 @@ class RayleighChannel:
 
         def mean_gains(key, cell):
             return uniform_mean_gains(
-                key,
+                jax.random.uniform(key),
                 cell,
                 self.num_cells,
                 self.mean_gain_db_low,

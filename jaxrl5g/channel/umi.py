@@ -9,10 +9,11 @@ from flax import struct
 
 from .analytic import (
     arange_drops,
-    draw_sinusoids,
     exponential_delays,
     prb_power,
     resolve_tracks,
+    sinusoids,
+    split_up,
     sum_of_sinusoids,
     track_keys,
 )
@@ -104,9 +105,9 @@ class UMiChannel:
         sites = self.sites()
 
         def user(key, cell):
-            place_key, fade_key = jax.random.split(key)
-            position, gain, los = self._place(place_key, cell, sites)
-            return position, gain, los, *self._fading(fade_key, los)
+            place, fade, place_normal, fade_normal = self._random(key)
+            position, gain, los = self._place(place, place_normal, cell, sites)
+            return position, gain, los, *self._fading(fade, fade_normal, los)
 
         drawn = jax.vmap(jax.vmap(user))(track_keys(key, tracks), cells)
         return UMiDrop(tracks, jnp.maximum(jnp.asarray(start, jnp.int32), 0), *drawn)
@@ -143,12 +144,23 @@ class UMiChannel:
             else (jnp.zeros((*drop.rician.shape, 1)))
         )
 
-    def _place(self, key: jax.Array, cell: jax.Array, sites: jax.Array):
+    def _random(self, key: jax.Array) -> list[jax.Array]:
+        """All of one user's randomness: uniforms to place and fade, normals to place and fade."""
+        tries = self.num_candidates if self.num_cells > 1 else 1
+        per_tap = self.num_taps * (1 + self.num_sinusoids)
+        uniform_shapes = ((tries, 2 + self.num_cells), (self.num_cells, 2 + per_tap))
+        normal_shapes = ((tries, self.num_cells), (2, self.num_cells))
+        uniform_key, normal_key = jax.random.split(key)
+        uniforms = sum(int(np.prod(shape)) for shape in uniform_shapes)
+        normals = sum(int(np.prod(shape)) for shape in normal_shapes)
+        return [
+            *split_up(jax.random.uniform(uniform_key, (uniforms,)), *uniform_shapes),
+            *split_up(jax.random.normal(normal_key, (normals,)), *normal_shapes),
+        ]
+
+    def _place(self, uniform: jax.Array, normal: jax.Array, cell: jax.Array, sites: jax.Array):
         """Position [2], gain to every cell [C] and line of sight [C] of one user."""
-        count = self.num_candidates if self.num_cells > 1 else 1
-        position, gain, los = jax.vmap(lambda key: self._candidate(key, sites[cell], sites))(
-            jax.random.split(key, count)
-        )
+        position, gain, los = self._candidates(uniform, normal, sites[cell], sites)
         own = gain[:, cell]
         others = jnp.where(jnp.arange(self.num_cells) == cell, 0.0, gain)
         margin = own / jnp.maximum(jnp.max(others, axis=1), 1e-30)
@@ -156,34 +168,33 @@ class UMiChannel:
         chosen = jnp.where(jnp.any(margin > 1), jnp.argmax(margin > 1), jnp.argmax(margin))
         return position[chosen], gain[chosen], los[chosen]
 
-    def _candidate(self, key: jax.Array, home: jax.Array, sites: jax.Array):
-        ring_key, turn_key, los_key, shadow_key = jax.random.split(key, 4)
+    def _candidates(self, uniform: jax.Array, normal: jax.Array, home: jax.Array, sites: jax.Array):
+        """Positions [K, 2], gains [K, C] and lines of sight [K, C] of K possible places."""
         inner, outer = self.min_distance_m**2, self.radius_m**2
-        distance = jnp.sqrt(jax.random.uniform(ring_key, minval=inner, maxval=outer))
-        turn = jax.random.uniform(turn_key, maxval=2 * jnp.pi)
-        position = home + distance * jnp.stack([jnp.cos(turn), jnp.sin(turn)])
-        flat = jnp.sqrt(jnp.sum((position - sites) ** 2, -1))
+        distance = jnp.sqrt(inner + (outer - inner) * uniform[:, 0])
+        turn = 2 * jnp.pi * uniform[:, 1]
+        away = distance[:, None] * jnp.stack([jnp.cos(turn), jnp.sin(turn)], axis=1)
+        position = home + away
+        flat = jnp.sqrt(jnp.sum((position[:, None] - sites) ** 2, -1))
         flat = jnp.maximum(flat, self.min_distance_m)
-        los = jax.random.uniform(los_key, flat.shape) < los_probability(flat)
+        los = uniform[:, 2:] < los_probability(flat)
         heights = (self.site_height_m, self.user_height_m)
         loss = jnp.where(
             los,
             path_loss_los_db(flat, self.carrier_hz, *heights),
             path_loss_nlos_db(flat, self.carrier_hz, *heights),
         )
-        shadow = shadowing_db(los) * jax.random.normal(shadow_key, flat.shape)
-        return position, 10 ** (-(loss + shadow + self.extra_loss_db) / 10), los
+        loss = loss + shadowing_db(los) * normal + self.extra_loss_db
+        return position, 10 ** (-loss / 10), los
 
-    def _fading(self, key: jax.Array, los: jax.Array):
-        spread_key, rician_key, angle_key, phase_key, wave_key = jax.random.split(key, 5)
-        spread = delay_spread_s(los, self.carrier_hz, jax.random.normal(spread_key, los.shape))
-        factor = rician_factor_db(jax.random.normal(rician_key, los.shape))
-        rician = jnp.where(los, 10 ** (factor / 10), 0.0)
-        los_angle = jax.random.uniform(angle_key, los.shape, maxval=2 * jnp.pi)
-        los_phase = jax.random.uniform(phase_key, los.shape, maxval=2 * jnp.pi)
-        shape = (self.num_cells, self.num_taps)
-        waves = draw_sinusoids(wave_key, shape, self.num_sinusoids)
-        return rician, spread, los_angle, los_phase, *waves
+    def _fading(self, uniform: jax.Array, normal: jax.Array, los: jax.Array):
+        """Rician factor, delay spread, direct angle and phase [C], taps' angles and phases."""
+        spread = delay_spread_s(los, self.carrier_hz, normal[0])
+        rician = jnp.where(los, 10 ** (rician_factor_db(normal[1]) / 10), 0.0)
+        direct = 2 * jnp.pi * uniform[:, :2]
+        taps = uniform[:, 2:].reshape(self.num_cells, self.num_taps, 1 + self.num_sinusoids)
+        waves = sinusoids(taps[..., 0], taps[..., 1:])
+        return rician, spread, direct[:, 0], direct[:, 1], *waves
 
 
 def _hexagonal_spiral(count: int) -> np.ndarray:

@@ -13,8 +13,9 @@ def per_prb(subbands: jax.Array, config: CellConfig) -> jax.Array:
     """Spreads values per subband over PRBs: [..., S] -> [..., N]; the last subband may be short."""
     if config.subband_size == 1:
         return subbands
-    index = jnp.arange(config.num_prbs) // config.subband_size
-    return subbands[..., index]
+    shape = (*subbands.shape, config.subband_size)
+    spread = jnp.broadcast_to(subbands[..., None], shape).reshape(*subbands.shape[:-1], -1)
+    return spread[..., : config.num_prbs]
 
 
 def predicted_rates(observation: Observation, params: CellParams) -> jax.Array:

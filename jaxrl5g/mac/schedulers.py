@@ -67,7 +67,8 @@ def _fair(exponent: float, window: float, use_rates: bool = True) -> Scheduler:
     def apply(key, observation, mean, params):
         del key
         mean = _average(mean, observation.acked_bits, window)
-        rates = predicted_rates(observation, params) if use_rates else 1.0
+        flat = jnp.ones_like(observation.csi_db)
+        rates = predicted_rates(observation, params) if use_rates else flat
         metric = rates / _price(mean, exponent)[..., None]
         return _allocate(_largest_metric(metric, observation, params.config), params), mean
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from jaxrl5g.phy.effective_sinr import eesm_beta
@@ -18,7 +19,7 @@ from jaxrl5g.phy.error_model import (
     incremental_redundancy_shift_db,
     transport_block_error_rate,
 )
-from jaxrl5g.phy.lookup import to_linear
+from jaxrl5g.phy.lookup import to_linear, unfused
 
 COMBINING = ("chase", "incremental")
 
@@ -140,9 +141,10 @@ def start(
     oldest = _oldest_waiting(state, slot)
     again = granted & (_pick(oldest, state.num_prbs) == granted_prbs)
     free = state.attempts == 0
-    first_free = free & (jnp.cumsum(free, axis=-1) == 1)
+    earlier = np.triu(np.ones((free.shape[-1],) * 2, np.float32), k=1)
+    first_free = free & (jnp.matmul(free.astype(jnp.float32), earlier) == 0)
     new = granted & ~again & jnp.any(free, axis=-1)
-    process = jnp.where(again[..., None], oldest, first_free & new[..., None])
+    process = unfused(jnp.where(again[..., None], oldest, first_free & new[..., None]))
     resent = oldest & again[..., None]
     return Transmission(
         process=process,
@@ -211,7 +213,7 @@ def decode(
     )
     rate = transport_block_error_rate(sent.mcs, num_re, combined, table=table, fidelity=fidelity)
     rate = jnp.where(sent.attempt > 0, rate, 0.0)
-    return evidence, rate, sent.uniform < rate
+    return evidence, rate, unfused(sent.uniform < rate)
 
 
 def store(

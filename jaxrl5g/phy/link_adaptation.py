@@ -16,7 +16,7 @@ from jaxrl5g.phy.error_model import (
     sionna_bler_at,
     sionna_row,
 )
-from jaxrl5g.phy.lookup import log1p, one_minus_exp, take, to_db
+from jaxrl5g.phy.lookup import highest_true, log1p, one_minus_exp, take, to_db
 from jaxrl5g.phy.mcs import mcs_arrays
 from jaxrl5g.phy.options import check_fidelity, check_table
 from jaxrl5g.phy.transport_block import segment, sizes_by_eighth
@@ -68,7 +68,7 @@ def select_mcs(
         rank = np.arange(len(orders), dtype=np.int32)
         lowest = int(np.argmax(measured_mcs(table, fidelity)))
         allowed = _meets_target(sinr, resources, target, table, fidelity)
-    best = jnp.max(jnp.where(allowed, jnp.asarray(rank), -1), axis=-1)
+    best = highest_true(allowed, rank)
     by_rank = np.argsort(rank).astype(np.int32)
     chosen = best if fidelity != "shannon" else jnp.asarray(by_rank)[jnp.maximum(best, 0)]
     chosen = jnp.where(best >= 0, chosen, lowest)

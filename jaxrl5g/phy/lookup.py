@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -48,6 +49,39 @@ def one_minus_exp(value: Array) -> Array:
 def to_linear(db: ArrayLike) -> Array:
     """`10^(db / 10)` in float32, by way of exp2, which is much cheaper than a power."""
     return jnp.exp2(jnp.asarray(db, jnp.float32) * (math.log2(10.0) / 10.0))
+
+
+def unfused(flags: Array) -> Array:
+    """The same bool [..., K], computed once.
+
+    A product with the identity matrix, which XLA does not fuse: else it would repeat all that
+    computes the flags, one scalar at a time, inside every reduction that reads them.
+    """
+    identity = jnp.eye(flags.shape[-1], dtype=jnp.float32)
+    return jnp.matmul(flags.astype(jnp.float32), identity) > 0.5
+
+
+_WORD = 15
+
+
+def highest_true(flags: Array, rank: np.ndarray | None = None) -> Array:
+    """Largest rank among the true entries of bool [..., K], K <= 30; -1 where none is true.
+
+    Args:
+        flags: bool [..., K].
+        rank: int [K], a permutation of 0..K-1; the index itself by default.
+
+    Returns:
+        int32 [...]. The set as a 30-bit number, assembled in two words that float32 holds exactly
+        by a matrix product, for the reason given in `unfused`.
+    """
+    count = flags.shape[-1]
+    rank = np.arange(count) if rank is None else rank
+    words = np.zeros((count, 2), np.float32)
+    words[np.arange(count), rank // _WORD] = 2.0 ** (rank % _WORD)
+    parts = jnp.matmul(flags.astype(jnp.float32), words, precision=jax.lax.Precision.HIGHEST)
+    parts = parts.astype(jnp.int32)
+    return 31 - jax.lax.clz(parts[..., 0] | (parts[..., 1] << _WORD))
 
 
 def floor_div(numerator: Array, denominator: Array) -> Array:

@@ -4,19 +4,15 @@ The choice of `select_mcs`, split so that a simulator pays for the curves once p
 only compares per user.
 """
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl5g.phy import nr_curves
 from jaxrl5g.phy.error_model import nr_row
-from jaxrl5g.phy.lookup import log1p, one_minus_exp, take, to_linear
+from jaxrl5g.phy.lookup import highest_true, log1p, one_minus_exp, take, to_linear
 from jaxrl5g.phy.mcs import mcs_arrays
 from jaxrl5g.phy.transport_block import code_blocks, transport_block_size
-
-_WORD = 15
 
 
 def required_sinr(num_re: ArrayLike, bler_target: ArrayLike = 0.1, table: int = 1) -> Array:
@@ -65,15 +61,4 @@ def highest_mcs(sinr_eff: Array, required: Array) -> Array:
     Returns:
         int32 [...].
     """
-    num_mcs = sinr_eff.shape[-1]
-    # The set of MCS met as a 30-bit number, assembled by a matrix product in two words that
-    # float32 holds exactly. A max over candidates would be fused with all that computes them and
-    # keep XLA from vectorising that on a CPU.
-    place = np.arange(num_mcs)
-    words = np.zeros((num_mcs, 2), np.float32)
-    words[place, place // _WORD] = 2.0 ** (place % _WORD)
-    met = jnp.matmul(
-        (sinr_eff >= required).astype(jnp.float32), words, precision=jax.lax.Precision.HIGHEST
-    ).astype(jnp.int32)
-    number = met[..., 0] | (met[..., 1] << _WORD)
-    return jnp.maximum(31 - jax.lax.clz(number), 0)
+    return jnp.maximum(highest_true(sinr_eff >= required), 0)

@@ -19,6 +19,17 @@ def free(cells, users):
     return jnp.full((cells, users), -1, jnp.int32)
 
 
+@jax.jit
+def draw(channel, key, tracks, start):
+    return channel.draw(key, tracks, start, HORIZON)
+
+
+@jax.jit
+def gains_over(channel, drop, slots):
+    return jax.vmap(lambda slot: channel.gains(drop, slot))(slots)
+
+
+@jax.jit
 def draw_and_gains(channel, key, tracks, slot):
     drop = channel.draw(key, tracks, jnp.int32(-1), HORIZON)
     return drop, channel.gains(drop, slot)
@@ -53,7 +64,7 @@ def test_permuting_tracks_permutes_gains(channel):
 @pytest.mark.parametrize("channel", CHANNELS, ids=lambda c: type(c).__name__)
 def test_pinned_tracks_are_kept_and_not_drawn_again(channel):
     tracks = jnp.array([[-1, 0, -1], [7, -1, 2]])
-    drop = channel.draw(jax.random.key(0), tracks, jnp.int32(5), HORIZON)
+    drop = draw(channel, jax.random.key(0), tracks, jnp.int32(5))
     np.testing.assert_array_equal(drop.tracks, [[1, 0, 3], [7, 4, 2]])
     assert int(drop.start) == 5
 
@@ -72,8 +83,8 @@ def unit_mean(cls, **sizes):
 
 def test_rayleigh_power_is_unit_exponential_and_white():
     channel = unit_mean(RayleighChannel, num_prbs=4)
-    drop = channel.draw(jax.random.key(0), free(1, 5), jnp.int32(-1), HORIZON)
-    gains = np.asarray(jax.vmap(lambda t: channel.gains(drop, t))(jnp.arange(1000)))
+    drop = draw(channel, jax.random.key(0), free(1, 5), jnp.int32(-1))
+    gains = np.asarray(gains_over(channel, drop, jnp.arange(1000)))
     assert stats.kstest(gains.ravel()[:4000], "expon").pvalue > 1e-3
     flat = gains.reshape(1000, -1) - 1
     correlation = np.corrcoef(np.concatenate([flat[1:], flat[:-1]], axis=1).T)
@@ -82,16 +93,17 @@ def test_rayleigh_power_is_unit_exponential_and_white():
 
 def test_jakes_power_is_unit_exponential():
     channel = unit_mean(JakesChannel, num_prbs=3)
-    drop = channel.draw(jax.random.key(1), free(1, 3000), jnp.int32(-1), HORIZON)
-    gains = np.asarray(channel.gains(drop, jnp.int32(0)))[0, :, 0, 1]
+    drop = draw(channel, jax.random.key(1), free(1, 3000), jnp.int32(-1))
+    gains = np.asarray(gains_over(channel, drop, jnp.arange(1)))[0][0, :, 0, 1]
     assert stats.kstest(gains, "expon").pvalue > 1e-3
 
 
 def test_jakes_autocorrelation_is_j0():
     channel = unit_mean(JakesChannel, num_prbs=1)
     channel = channel.replace(doppler_hz=50.0)
-    drop = channel.draw(jax.random.key(0), free(1, 4000), jnp.int32(-1), HORIZON)
-    real, imag = jax.vmap(lambda t: channel.taps(drop, t))(jnp.arange(0, 80, 8))
+    drop = draw(channel, jax.random.key(0), free(1, 4000), jnp.int32(-1))
+    taps_over = jax.jit(jax.vmap(channel.taps, in_axes=(None, 0)))
+    real, imag = taps_over(drop, jnp.arange(0, 80, 8))
     taps = np.asarray(real) + 1j * np.asarray(imag)
     measured = np.mean(taps * np.conj(taps[0]), axis=tuple(range(1, taps.ndim)))
     expected = special.j0(2 * np.pi * 50.0 * np.arange(0, 80, 8) * 0.5e-3)
@@ -100,8 +112,8 @@ def test_jakes_autocorrelation_is_j0():
 
 def test_jakes_frequency_correlation_follows_the_delay_profile():
     channel = unit_mean(JakesChannel, num_prbs=11, delay_spread_s=300e-9)
-    drop = channel.draw(jax.random.key(3), free(1, 6000), jnp.int32(-1), HORIZON)
-    gains = np.asarray(channel.gains(drop, jnp.int32(0)))[0, :, 0]
+    drop = draw(channel, jax.random.key(3), free(1, 6000), jnp.int32(-1))
+    gains = np.asarray(gains_over(channel, drop, jnp.arange(1)))[0][0, :, 0]
     correlation = np.corrcoef(gains.T)[0]
     delays = exponential_delays(8) * 300e-9
     lag = np.arange(11) * 360e3

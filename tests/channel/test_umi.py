@@ -9,6 +9,11 @@ from jaxrl5g.channel import umi_statistics as umi
 FREE = jnp.full((1, 4000), -1, jnp.int32)
 
 
+@jax.jit
+def draw(channel, key, tracks):
+    return channel.draw(key, tracks, jnp.int32(-1), jnp.int32(1))
+
+
 def test_path_loss_by_hand():
     # 3.5 GHz, 100 m: slant 100.3606 m, breakpoint 4 * 9 * 0.5 * 3.5e9 / c = 210.1 m.
     assert umi.breakpoint_distance_m(3.5e9) == pytest.approx(210.15, abs=0.01)
@@ -47,7 +52,7 @@ def test_delay_spread_medians():
 
 @pytest.fixture(scope="module")
 def drop():
-    return UMiChannel().draw(jax.random.key(0), FREE, jnp.int32(-1), jnp.int32(1))
+    return draw(UMiChannel(), jax.random.key(0), FREE)
 
 
 def test_drop_statistics(drop):
@@ -74,7 +79,7 @@ def test_median_user_is_near_12_db(drop):
 
 def test_fading_has_the_mean_gain(drop):
     channel = UMiChannel()
-    gains = jax.vmap(lambda t: channel.gains(drop, t))(jnp.arange(0, 2000, 250))
+    gains = jax.jit(jax.vmap(channel.gains, in_axes=(None, 0)))(drop, jnp.arange(0, 2000, 250))
     ratio = np.asarray(gains / drop.mean_gain[..., None])
     assert ratio.mean() == pytest.approx(1.0, abs=0.03)
 
@@ -92,7 +97,7 @@ def test_response_keeps_the_rms_delay_spread(drop):
 def test_users_of_several_cells_are_strongest_at_home():
     channel = UMiChannel(num_cells=3)
     tracks = jnp.full((3, 200), -1, jnp.int32)
-    drop = channel.draw(jax.random.key(1), tracks, jnp.int32(-1), jnp.int32(1))
+    drop = draw(channel, jax.random.key(1), tracks)
     strongest = np.argmax(np.asarray(drop.mean_gain), axis=-1)
     assert np.mean(strongest == np.arange(3)[:, None]) > 0.98
     sites = np.asarray(channel.sites())

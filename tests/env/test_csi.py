@@ -58,13 +58,11 @@ def exact_sinr(params, gains, radiated):
 
 
 def idle_power(params):
-    config = params.config
-    return np.full((config.num_cells, config.num_prbs), float(params.power_budget) / config.num_prbs)
+    shape = (params.config.num_cells, params.config.num_prbs)
+    return np.full(shape, float(params.power_budget) / shape[1])
 
 
-@pytest.mark.parametrize(
-    "period, delay", [(1, 1), (5, 4), (2, 7), (3, 3), (4, 9), (5, 1), (7, 30)]
-)
+@pytest.mark.parametrize("period, delay", [(1, 1), (5, 4), (2, 7), (3, 3), (4, 9), (5, 1), (7, 30)])
 def test_reports_are_periodic_and_late(period, delay):
     params, csi, gains, radiated = record(cqi_period=period, cqi_delay=delay)
     config = params.config

@@ -214,7 +214,7 @@ def transmit_shannon(state, owner, power, gains, uniforms, case):
         if mine.any():
             rate = np.minimum(np.log2(1 + sinr[c, mine]), cap)
             out.attempt[c, u] = out.decoded[c, u] = 1
-            out.feedback[c, u] = out.first_feedback[c, u] = 1
+            out.feedback[c, u] = 1  # and nothing for the outer loop: there are no errors
             out.num_prbs[c, u] = mine.sum()
             out.block_bits[c, u] = out.acked_bits[c, u] = case.config.res_per_prb * rate.sum()
             out.sinr_eff[c, u] = 2 ** rate.mean() - 1

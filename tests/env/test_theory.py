@@ -1,7 +1,5 @@
 """The environment against closed forms: multi-user diversity, OLLA, HARQ, gradients."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,38 +15,41 @@ from jaxrl5g.mac import Allocation
 QUICK = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True}
 
 
-def run(env, params, scheduler, num_slots, keep, key=1):
-    """Stacked `info[name]` for the names in `keep`, and the last observation."""
+def episode(env, scheduler, num_slots, keep, key, params):
+    """Stacked `info[name]` for the names in `keep` and the offsets, and the last observation."""
+    observation, state = env.reset_env(key, params)
 
-    @partial(jax.jit, compiler_options=QUICK)
-    def episode(key, params):
-        observation, state = env.reset_env(key, params)
+    def slot(carry, _):
+        observation, state, memory = carry
+        action, memory = scheduler.apply(key, observation, memory, params)
+        observation, state, _, _, info = env.step_env(key, state, action, params)
+        kept = {name: info[name] for name in keep} | {"offset": observation.olla_offset_db}
+        return (observation, state, memory), kept
 
-        def slot(carry, _):
-            observation, state, memory = carry
-            action, memory = scheduler.apply(key, observation, memory, params)
-            observation, state, _, _, info = env.step_env(key, state, action, params)
-            kept = {name: info[name] for name in keep} | {"offset": observation.olla_offset_db}
-            return (observation, state, memory), kept
-
-        start = (observation, state, scheduler.init(params))
-        (observation, *_), slots = jax.lax.scan(slot, start, None, length=num_slots)
-        return observation, slots
-
-    return jax.device_get(episode(jax.random.key(key), params))
+    start = (observation, state, scheduler.init(params))
+    (observation, *_), slots = jax.lax.scan(slot, start, None, length=num_slots)
+    return observation, slots
 
 
-def rayleigh(snr_db, users):
+EPISODE = jax.jit(episode, static_argnums=(0, 1, 2, 3), compiler_options=QUICK)
+
+
+def run(env, params, scheduler, num_slots, keep):
+    return jax.device_get(EPISODE(env, scheduler, num_slots, keep, jax.random.key(1), params))
+
+
+USERS = 5
+RAYLEIGH, RAYLEIGH_PARAMS = jaxrl5g.make(
+    "RayleighDownlink-v0", fidelity="shannon", csi="perfect", mcs_table=2, num_users=USERS
+)
+# a long window: the metric of PF is then that of its limit, argmax of the fading
+SCHEDULERS = {"rr": mac.round_robin(), "pf": mac.proportional_fair(window=1000)}
+
+
+def equal_means(snr_db):
     gain = np.float32(gain_db_for_snr(snr_db))
-    return jaxrl5g.make(
-        "RayleighDownlink-v0",
-        fidelity="shannon",
-        csi="perfect",
-        mcs_table=2,
-        num_users=users,
-        mean_gain_db_low=gain,
-        mean_gain_db_high=gain,
-    )
+    channel = RAYLEIGH_PARAMS.channel.replace(mean_gain_db_low=gain, mean_gain_db_high=gain)
+    return RAYLEIGH_PARAMS.replace(channel=channel)
 
 
 def mean_log2(snr, users):
@@ -59,31 +60,27 @@ def mean_log2(snr, users):
 
 @pytest.mark.parametrize("snr_db", [-20.0, 5.0])
 def test_multi_user_diversity(snr_db):
-    users, slots, settle = 5, 1500, 200
+    slots, settle = 1500, 200
     snr = 10 ** (snr_db / 10)
-    env, params = rayleigh(snr_db, users)
+    params = equal_means(snr_db)
     symbols = params.config.res_per_prb * params.config.num_prbs
     measured, spread = {}, {}
-    # a long window: the metric of PF is then that of its limit, argmax of the fading
-    for name, scheduler in (
-        ("rr", mac.round_robin()),
-        ("pf", mac.proportional_fair(window=1000)),
-    ):
-        _, info = run(env, params, scheduler, slots, ("acked_bits", "num_prbs"))
+    for name, scheduler in SCHEDULERS.items():
+        _, info = run(RAYLEIGH, params, scheduler, slots, ("acked_bits", "num_prbs"))
         bits = info["acked_bits"][settle:, 0].astype(np.float64) / symbols
         total = bits.sum(-1)
         measured[name], spread[name] = total.mean(), stats.sem(total)
         # every user alike: in air time and in throughput
         share = info["num_prbs"][settle:, 0].mean(0) / params.config.num_prbs
-        np.testing.assert_allclose(share, 1 / users, atol=0.01)
+        np.testing.assert_allclose(share, 1 / USERS, atol=0.01)
         error = stats.sem(bits, axis=0)
-        assert (np.abs(bits.mean(0) - total.mean() / users) < 4 * error).all()
-    expected = {"rr": mean_log2(snr, 1), "pf": mean_log2(snr, users)}
+        assert (np.abs(bits.mean(0) - total.mean() / USERS) < 4 * error).all()
+    expected = {"rr": mean_log2(snr, 1), "pf": mean_log2(snr, USERS)}
     for name in measured:
         assert abs(measured[name] - expected[name]) < 4 * spread[name], name
         assert spread[name] < 0.005 * expected[name]
     if snr_db < -10:
-        harmonic = np.sum(1 / np.arange(1, users + 1))
+        harmonic = np.sum(1 / np.arange(1, USERS + 1))
         gain = measured["pf"] / measured["rr"]
         error = gain * np.hypot(*(spread[name] / measured[name] for name in measured))
         # log2(1 + x) is below x log2(e) by x/2: what is left of the curvature at this SNR
@@ -134,22 +131,14 @@ def test_chase_combining_fails_as_the_gamma_distribution_says():
     )
     scheduler = mac.round_robin()
 
-    @partial(jax.jit, compiler_options=QUICK)
-    @jax.vmap
-    def episode(key):
-        observation, state = env.reset_env(key, params)
-
-        def slot(carry, _):
-            observation, state, memory = carry
-            action, memory = scheduler.apply(key, observation, memory, params)
-            observation, state, _, _, info = env.step_env(key, state, action, params)
-            kept = {name: info[name][0, 0] for name in ("attempt", "mcs", "decoded", "dropped")}
-            return (observation, state, memory), kept
-
-        start = (observation, state, scheduler.init(params))
-        return jax.lax.scan(slot, start, None, length=slots)[1]
-
-    info = jax.device_get(episode(jax.random.split(jax.random.key(2), drops)))
+    keys = jax.random.split(jax.random.key(2), drops)
+    fields = ("attempt", "mcs", "decoded")
+    _, info = jax.device_get(
+        jax.jit(
+            jax.vmap(lambda key: episode(env, scheduler, slots, fields, key, params)),
+            compiler_options=QUICK,
+        )(keys)
+    )
     info = {name: value[:, settle:].ravel() for name, value in info.items()}
 
     # P(fail after m) = E[P_mcs(s)] with s gamma distributed of shape m
@@ -174,25 +163,29 @@ def test_chase_combining_fails_as_the_gamma_distribution_says():
 
 def test_reward_gradient_matches_finite_differences():
     env, params = jaxrl5g.make(
-        "TinyDownlink-v0",
+        "RayleighDownlink-v0",
         fidelity="shannon",
         num_cells=3,
+        num_users=4,
+        num_prbs=12,
         isolation_db=np.float32(5.0),
         # the reward of the slot alone, so that differences stand out of float32 rounding
         throughput_window=1.0,
     )
     env = env.with_transition_gradients()
-    _, state = env.reset_env(jax.random.key(0), params)
+    _, state = jax.jit(env.reset_env, compiler_options=QUICK)(jax.random.key(0), params)
     rng = np.random.default_rng(0)
     shape = (params.config.num_cells, params.config.num_prbs)
     owner = jnp.asarray(rng.integers(0, params.config.num_users, shape), jnp.int32)
     power = params.power_budget / shape[1] * rng.uniform(0.2, 0.8, shape).astype(np.float32)
 
-    @partial(jax.jit, compiler_options=QUICK)
-    def reward(power):
-        return env.step_env(jax.random.key(1), state, Allocation(owner, power), params)[2]
+    def outcome(power):
+        result = env.step_env(jax.random.key(1), state, Allocation(owner, power), params)
+        return result[2], result[4]["acked_bits"].sum(-1)
 
-    gradient = np.asarray(jax.jit(jax.grad(reward))(power), np.float64)
+    reward = jax.jit(lambda power: outcome(power)[0], compiler_options=QUICK)
+    jacobian = jax.jit(jax.jacrev(outcome), compiler_options=QUICK)
+    gradient, bits = (np.asarray(slope, np.float64) for slope in jacobian(power))
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
     for _ in range(6):
         step = 0.02 * np.asarray(power) * rng.choice([-1.0, 1.0], shape).astype(np.float32)
@@ -201,13 +194,6 @@ def test_reward_gradient_matches_finite_differences():
         scale = 2 * np.sum(np.abs(gradient * step))
         assert abs(difference - slope) < 0.01 * scale
     # more power on one's own PRB helps its owner; interference is felt in the other cells
-    bits = jax.jit(
-        jax.jacrev(
-            lambda power: env.step_env(
-                jax.random.key(1), state, Allocation(owner, power), params
-            )[4]["acked_bits"].sum(-1)
-        )
-    )(power)
     own = np.eye(shape[0], dtype=bool)
-    assert (np.asarray(bits)[own] >= 0).all()
-    assert (np.asarray(bits)[~own] <= 0).all() and (np.asarray(bits)[~own] < 0).any()
+    assert (bits[own] >= 0).all()
+    assert (bits[~own] <= 0).all() and (bits[~own] < 0).any()
