@@ -201,7 +201,7 @@ def cost_exponent(sizes: list[dict[str, Any]]) -> float | None:
 def _ratios(best: dict[str, dict[str, Any]], sionna: dict[str, Any]) -> dict[str, Any] | None:
     if not sionna.get("best"):
         return None
-    forms = {"best": sionna["best"], "per_resource_element": sionna["best_per_resource_element"]}
+    forms = sionna["best_by_input"]
     return {
         fidelity: {
             form: row["slots_per_s"] / rival["slots_per_s"]
@@ -293,6 +293,5 @@ def _print_sionna(console: Console, results: dict[str, Any]) -> None:
     for row in sionna["failed"]:
         console.print(f"Sionna SYS, batch {row['batch']}, failed: {row['error']}")
     for fidelity, ratio in (results["ratio_to_sionna"] or {}).items():
-        per_element = ratio.get("per_resource_element")
-        beside = f" ({per_element:,.0f}x its per-resource-element form)" if per_element else ""
-        console.print(f"{fidelity}: {ratio['best']:,.1f}x Sionna SYS at its best{beside}")
+        each = ", ".join(f"{value:,.1f}x ({form})" for form, value in ratio.items())
+        console.print(f"{fidelity}, times Sionna SYS at its best batch, by SINR input: {each}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.sionna_loop import SionnaLoop
+from experiments.sionna_loop import FORMS, SionnaLoop
 
 
 def why_not() -> str | None:
@@ -30,7 +30,7 @@ def time_loop(
     num_users: int,
     num_prbs: int,
     *,
-    expand: bool = False,
+    form: str = "effective",
     compiled: bool = False,
     threads: int = 2,
     seconds: float = 3.0,
@@ -41,8 +41,7 @@ def time_loop(
         batch: cells side by side.
         num_users: users per cell.
         num_prbs: PRBs.
-        expand: pass SINRs per resource element, as Sionna's tutorials do, instead of the
-            effective SINR over PRBs with the number of resource elements.
+        form: of the SINR input, as in `SionnaLoop`.
         compiled: run the slot through `torch.compile`.
         threads: of torch.
         seconds: spent timing; at least three slots are timed.
@@ -53,7 +52,7 @@ def time_loop(
     import torch
 
     torch.set_num_threads(threads)
-    loop = SionnaLoop(batch, num_users, num_prbs, expand=expand)
+    loop = SionnaLoop(batch, num_users, num_prbs, form=form)
     rng = np.random.default_rng(0)
     mean = 10 ** rng.uniform(0.0, 2.5, (batch, 1, num_users))
     draws = [mean * rng.exponential(size=(batch, num_prbs, num_users)) for _ in range(4)]
@@ -73,7 +72,7 @@ def time_loop(
             times.append(time.perf_counter() - tick)
     return {
         "batch": batch,
-        "input": "per resource element" if expand else "effective SINR",
+        "input": form,
         "compiled": compiled,
         "first_calls_s": first,
         "slots_per_s": batch / float(np.median(times)),
@@ -85,15 +84,16 @@ def measure_sionna(num_users: int, num_prbs: int, threads: int, quick: bool) -> 
     """Search for Sionna's best form and batch.
 
     Returns:
-        `rows` of `time_loop`, the `best` of them and the best with SINRs per resource element;
-        or `skipped` with the reason.
+        `rows` of `time_loop`, the `best` of them and `best_by_input`, the best of each form of
+        input; or `skipped` with the reason.
     """
     reason = why_not()
     if reason is not None:
         return {"skipped": reason}
     batches = (256, 512) if quick else (1, 64, 128, 256, 512, 1024)
     forms: list[dict[str, Any]] = [{"batch": batch} for batch in batches]
-    forms += [{"batch": batch, "expand": True} for batch in ((16,) if quick else (1, 16, 64))]
+    forms += [{"batch": b, "form": "grid"} for b in ((128,) if quick else (1, 16, 64, 128, 256))]
+    forms += [{"batch": b, "form": "elements"} for b in ((16,) if quick else (1, 16, 64))]
     if not quick:
         forms += [{"batch": batch, "compiled": True} for batch in (256, 512)]
     rows, failed = [], []
@@ -102,13 +102,17 @@ def measure_sionna(num_users: int, num_prbs: int, threads: int, quick: bool) -> 
             rows.append(time_loop(**form, num_users=num_users, num_prbs=num_prbs, threads=threads))
         except Exception as error:  # torch.compile may lack a compiler: say so, go on
             failed.append(form | {"error": " ".join(str(error).split())[:200]})
-    per_element = [row for row in rows if row["input"] == "per resource element"]
     return {
         "threads": threads,
         "rows": rows,
         "failed": failed,
         "best": max(rows, key=lambda row: row["slots_per_s"], default=None),
-        "best_per_resource_element": max(
-            per_element, key=lambda row: row["slots_per_s"], default=None
-        ),
+        "best_by_input": {
+            form: max(
+                (row for row in rows if row["input"] == form),
+                key=lambda row: row["slots_per_s"],
+                default=None,
+            )
+            for form in FORMS
+        },
     }

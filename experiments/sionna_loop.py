@@ -4,7 +4,8 @@ The rival in the benchmark and the reference in the parity tests. One frequency 
 scheduler is one physical resource block (PRB); a PRB's SINR is flat, so the effective SINR is
 taken over PRBs and passed on with the number of resource elements, both documented inputs of
 `sionna.sys.PHYAbstraction`. That gives the same numbers as repeating each PRB over its 132
-resource elements (`expand=True`) at a fraction of the cost.
+resource elements (form "elements") at a fraction of the cost. Form "grid" schedules and maps the
+14 OFDM symbols x PRBs that Sionna's own interfaces are shaped for, one resource element each.
 
 Needs the `sionna` extra; torch and Sionna are imported when a loop is made.
 """
@@ -15,7 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RE_PER_PRB = 132
-_SYMBOLS, _SUBCARRIERS = 11, 12  # 132 data resource elements, laid out for expand=True
+_SYMBOLS, _SUBCARRIERS = 11, 12  # 132 data resource elements of a PRB, for form "elements"
+_GRID_SYMBOLS = 14
+FORMS = ("effective", "grid", "elements")
 
 
 class SlotRecord(NamedTuple):
@@ -64,7 +67,9 @@ class SionnaLoop:
         mcs_table: MCS table 1 (64QAM) or 2 (256QAM).
         beta: PF's forgetting factor, 1 - 1/window.
         bler_target: what OLLA steers to.
-        expand: pass SINRs per resource element instead of per PRB (slow, the same result).
+        form: what the PHY abstraction is given: "effective", the effective SINR over PRBs and the
+            number of resource elements; "grid", SINRs per OFDM symbol and PRB; "elements", SINRs
+            per resource element (slow, the same result as "effective").
         seed: of Sionna's own random numbers.
     """
 
@@ -78,9 +83,11 @@ class SionnaLoop:
         mcs_table: int = 1,
         beta: float = 0.98,
         bler_target: float = 0.1,
-        expand: bool = False,
+        form: str = "effective",
         seed: int = 0,
     ):
+        if form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
         import torch
         from sionna.phy import config
         from sionna.phy.nr.utils import MCSDecoderNR, TransportBlockNR
@@ -90,11 +97,12 @@ class SionnaLoop:
         self._torch = torch
         self.batch, self.num_users, self.num_prbs = batch, num_users, num_prbs
         self.dtype = torch.float64 if precision == "double" else torch.float32
-        self._expand = expand
+        self._form = form
+        self._symbols = _GRID_SYMBOLS if form == "grid" else 1
         self._mcs_table = mcs_table
         common = {"precision": precision, "device": "cpu"}
         self.scheduler = PFSchedulerSUMIMO(
-            num_users, num_prbs, 1, batch_size=batch, beta=beta, **common
+            num_users, num_prbs, self._symbols, batch_size=batch, beta=beta, **common
         )
         self.phy = _phy_abstraction(precision)
         self.olla = OuterLoopLinkAdaptation(
@@ -121,14 +129,23 @@ class SionnaLoop:
         """
         torch = self._torch
         rate = torch.log2(1.0 + sinr)
-        scheduled = self.scheduler(self.bits, rate.unsqueeze(-3))[:, 0, :, :, 0]  # [B, N, U]
+        rates = rate.unsqueeze(-3).expand(-1, self._symbols, -1, -1)
+        scheduled_grid = self.scheduler(self.bits, rates)[..., 0]  # [B, symbols, N, U]
+        scheduled = scheduled_grid[:, 0]
         num_prbs = scheduled.sum(dim=-2).to(torch.int32)
-        num_re = num_prbs * RE_PER_PRB
+        num_re = num_prbs * (_GRID_SYMBOLS if self._form == "grid" else RE_PER_PRB)
         mcs = self.olla(
             num_re, self.feedback, self.sinr_eff, mcs_table_index=self._mcs_table, mcs_category=1
         )
         granted = torch.where(scheduled, sinr, torch.zeros((), dtype=sinr.dtype))
-        if self._expand:
+        if self._form == "grid":
+            granted = torch.where(
+                scheduled_grid, sinr.unsqueeze(-3), torch.zeros((), dtype=sinr.dtype)
+            )
+            bits, feedback, sinr_eff, tbler, _ = self.phy(
+                mcs, sinr=granted[..., None], mcs_table_index=self._mcs_table, mcs_category=1
+            )
+        elif self._form == "elements":
             grid = granted.repeat_interleave(_SUBCARRIERS, dim=-2)
             grid = grid[:, None, :, :, None].expand(-1, _SYMBOLS, -1, -1, -1)
             bits, feedback, sinr_eff, tbler, _ = self.phy(
@@ -168,7 +185,7 @@ def run_loop(
     mcs_table: int = 1,
     beta: float = 0.98,
     bler_target: float = 0.1,
-    expand: bool = False,
+    form: str = "effective",
 ) -> SlotRecord:
     """Run Sionna's closed loop and keep every slot's decision, outcome and prior state.
 
@@ -180,7 +197,7 @@ def run_loop(
         mcs_table: 1 or 2.
         beta: PF's forgetting factor.
         bler_target: what OLLA steers to.
-        expand: as in `SionnaLoop`.
+        form: as in `SionnaLoop`.
 
     Returns:
         A `SlotRecord` of NumPy arrays.
@@ -208,7 +225,7 @@ def run_loop(
         mcs_table=mcs_table,
         beta=beta,
         bler_target=bler_target,
-        expand=expand,
+        form=form,
         seed=seed,
     )
     slots = []

@@ -199,20 +199,6 @@ def test_vmapped_parameters_equal_single_runs(fidelity):
     assert spread > 0
 
 
-def test_eager_and_scanned_slots_are_the_same():
-    env, params = SETTINGS["shannon"]
-    actions = random_actions(9, params)
-    key = jax.random.key(4)
-    scanned = rollout(env, actions, params)
-    _, state = jax.jit(env.reset_env, compiler_options=QUICK)(key, params)
-    for slot in range(2):
-        action = jax.tree.map(lambda leaf, slot=slot: leaf[slot], actions)
-        observation, state, reward, _, info = env.step_env(key, state, action, params)
-        eager = jax.tree.map(lambda leaf: leaf[None], (observation, reward, info))
-        inside = jax.tree.map(lambda leaf, slot=slot: leaf[slot][None], scanned)
-        assert_permuted(inside, eager, lambda leaf: leaf)
-
-
 def test_luck_does_not_depend_on_actions():
     env, params = jaxrl5g.make("TinyDownlink-v0")
     schedulers = (mac.round_robin(), mac.max_rate())

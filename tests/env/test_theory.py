@@ -117,7 +117,7 @@ def test_outer_loop_meets_its_target(fidelity):
 
 def test_chase_combining_fails_as_the_gamma_distribution_says():
     """One user on one flat PRB that fades anew in every slot: s sums to a gamma variable."""
-    mean_db, drops, slots, settle = 8.0, 64, 500, 60
+    mean_db, drops, slots, settle = 8.0, 64, 320, 60
     gain = np.float32(gain_db_for_snr(mean_db))
     env, params = jaxrl5g.make(
         "RayleighDownlink-v0",

@@ -21,7 +21,7 @@ def record(sinr):
 
 
 def test_effective_sinr_input_equals_resource_elements(sinr, record):
-    slow = run_loop(sinr, expand=True)
+    slow = run_loop(sinr, form="elements")
     for field in ("owner", "num_prbs", "mcs", "tbs", "feedback", "bits"):
         np.testing.assert_array_equal(getattr(slow, field), getattr(record, field), field)
     np.testing.assert_allclose(slow.sinr_eff, record.sinr_eff, rtol=1e-12)
