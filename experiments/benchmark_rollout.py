@@ -205,25 +205,29 @@ def measure_apart(setting: Setting) -> dict[str, Any]:
 
 
 def cost_of_slot(setting: Setting) -> dict[str, float]:
-    """Count what one slot of one environment must move and compute.
+    """Count what one slot of one environment of a batch must move and compute.
 
     Returns:
         `state_bytes` (read and written once), `gain_bytes` (this slot's channel, read once) and
-        `transcendentals` (exponentials, logarithms and the like, as XLA counts them).
+        `transcendentals` (exponentials, logarithms and the like in the program as written, before
+        XLA repeats any of them in its fusions; what a batch shares is divided by its size).
     """
     env, params = make_env(setting)
     scheduler = proportional_fair()
+    batch = 128
     carry = jax.eval_shape(partial(start, env, scheduler), params, jax.random.key(0))
-    step = jax.jit(partial(slot, env, scheduler))
-    analysis = step.lower(params, carry).compile().cost_analysis() or {}
+    carries = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), carry
+    )
+    step = jax.jit(jax.vmap(partial(slot, env, scheduler), in_axes=(None, 0)))
+    analysis = step.lower(params, carries).cost_analysis() or {}
     cells = params.config.num_cells
     traced = spec(setting.env).caches is not None
     gains = 2 * cells * cells * setting.users * setting.prbs if traced else 0  # int16
     return {
         "state_bytes": 2.0 * tree_bytes(carry),
         "gain_bytes": float(gains),
-        "transcendentals": float(analysis.get("transcendentals", 0.0)),
-        "xla_bytes_accessed": float(analysis.get("bytes accessed", 0.0)),
+        "transcendentals": float(analysis.get("transcendentals", 0.0)) / batch,
     }
 
 

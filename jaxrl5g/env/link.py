@@ -121,7 +121,8 @@ def transmit_shannon(
         decoded=feedback,
         acked_bits=user_bits,
         feedback=feedback,
-        first_feedback=feedback,
+        # there are no errors for an outer loop to steer: its offset stays 0
+        first_feedback=jnp.full_like(count, -1),
         dropped=jnp.zeros(count.shape, bool),
         harq=state.harq,
     )
