@@ -9,8 +9,10 @@ import pytest
 
 from jaxrl5g.channel import (
     CachedChannel,
+    ChannelCache,
     ChannelCacheError,
     link_budget,
+    pack,
     shipped,
     shipped_names,
     snr_figure,
@@ -91,12 +93,32 @@ def test_drops_that_the_environments_need():
 
 
 def test_a_damaged_unpacked_file_is_unpacked_again(folder):
+    shipped("etoile-test")
     path = next(folder.glob("etoile-test-*.channel"))
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.unlink()
     path.write_bytes(data)
     assert shipped("etoile-test").num_tracks == 512
+
+
+def test_an_upgrade_with_other_data_does_not_map_the_old_file(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    package, user = tmp_path / "package", tmp_path / "user"
+    (package / "data").mkdir(parents=True)
+    monkeypatch.setattr(resources, "files", lambda package_name: package)
+    monkeypatch.setenv("JAXRL5G_CACHE_DIR", str(user))
+    unpacked = []
+    for _ in range(2):
+        gains = rng.integers(-9000, -8000, (2, 5, 1, 3)).astype(np.int16)
+        # The same header, shape and time stamp: only the gains differ.
+        (package / "data" / "town.jxz").write_bytes(
+            pack(ChannelCache(gains, {"serving_cell": [0, 0]}))
+        )
+        os.utime(package / "data" / "town.jxz", (0, 0))
+        np.testing.assert_array_equal(shipped("town").gains, gains)
+        unpacked.append(set(user.iterdir()))
+    assert len(unpacked[0]) == 1 and unpacked[0] < unpacked[1] and len(unpacked[1]) == 2
 
 
 def _unpack(folder):

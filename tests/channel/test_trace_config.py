@@ -20,6 +20,8 @@ from jaxrl5g.channel.motion import make_track, stations
         ({"cells": 2, "sites": (Site((0.0, 0.0, 10.0)),)}, "1 sites were given for 2 cells"),
         ({"coverage_db": (30.0, -5.0)}, "coverage_db"),
         ({"carrier_hz": 0.0}, "carrier_hz must be positive"),
+        ({"table_size": 0}, "table_size must be at least 1"),
+        ({"cells": 43, "tracks": 43}, "cells times table_size"),
     ],
 )
 def test_bad_configurations(change, reason):

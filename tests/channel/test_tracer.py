@@ -27,6 +27,7 @@ CONFIG = TraceConfig(
     sites=(Site((-25.0, 0.0, 10.0), 0.0, 8.0), Site((25.0, 5.0, 10.0), 180.0, 8.0)),
     tracks_per_chunk=16,
     receivers_per_solve=8,
+    table_size=10_000_000,
 )
 
 
@@ -172,8 +173,7 @@ def test_paths_are_plain_arrays():
     np.testing.assert_allclose(turning, [1, 1j], atol=1e-12)
 
 
-def test_how_many_receivers_are_solved_at_once_changes_nothing_with_a_large_table():
-    ray_tracer = RayTracer(dataclasses.replace(CONFIG, max_paths=5_000_000))
+def test_how_many_receivers_are_solved_at_once_changes_nothing(ray_tracer):
     rng = np.random.default_rng(1)
     positions = np.column_stack([rng.uniform(-20, 20, (8, 2)) * [1, 0.2], np.full(8, 1.5)])
     together, _ = ray_tracer.solve(positions, np.zeros((8, 3)))
@@ -189,3 +189,18 @@ def test_how_many_receivers_are_solved_at_once_changes_nothing_with_a_large_tabl
                 rtol=1e-9,
                 atol=1e-15,
             )
+
+
+def test_the_table_size_reaches_the_solver_and_does_not_stay():
+    from sionna.rt.path_solvers.sb_candidate_generator import SBCandidateGenerator
+
+    before = SBCandidateGenerator.MIN_SPEC_COUNT_SIZE
+    positions, velocities = np.array([[0.0, 0.0, 1.5]]), np.zeros((1, 3))
+
+    def num_paths(entries):
+        config = dataclasses.replace(CONFIG, table_size=entries, max_paths=20)
+        paths, _ = RayTracer(config).solve(positions, velocities)
+        return sum(cell.delays_s.size for cell in paths[0])
+
+    assert num_paths(20) < num_paths(10_000_000)  # in a tiny table nearly all chains collide
+    assert before == SBCandidateGenerator.MIN_SPEC_COUNT_SIZE
