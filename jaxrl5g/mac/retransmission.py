@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -36,12 +37,15 @@ def reserve_retransmissions(observation: Observation, config: CellConfig) -> Res
         config.num_users,
         observation.csi_db.shape[-1],
     )
+    # exact on any device: accelerators round factors to fewer bits by default
+    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     prbs = np.arange(num_prbs)
     subband = prbs // config.subband_size
     # products, constant matrices where possible, keep XLA from fusing gathers into the comparison
     member = (subband[:, None] == np.arange(num_subbands)).astype(np.float32)
     before = ((subband[:, None] == subband) & (prbs[:, None] < prbs)).astype(np.float32)
-    earlier = np.tri(num_subbands, k=-1, dtype=bool)
+    # falling by less than any two reports differ, so that no two subbands tie
+    ranked_db = observation.csi_db - 1e-5 * np.arange(num_subbands, dtype=np.float32)
 
     def cell(csi_db, waiting):
         def serve(carry):
@@ -49,18 +53,17 @@ def reserve_retransmissions(observation: Observation, config: CellConfig) -> Res
             user = jnp.argmax(waiting > 0)
             count = waiting[user].astype(jnp.float32)
             free = (owner < 0).astype(jnp.float32)
-            free_in = free @ member
-            csi = (jnp.arange(num_users) == user).astype(jnp.float32) @ csi_db
-            better = (csi > csi[:, None]) | ((csi == csi[:, None]) & earlier)
-            taken_before = better.astype(jnp.float32) @ free_in
+            free_in = product(free, member)
+            csi = product((jnp.arange(num_users) == user).astype(jnp.float32), csi_db)
+            taken_before = product((csi > csi[:, None]).astype(jnp.float32), free_in)
             quota = jnp.where(count <= jnp.sum(free_in), count - taken_before, 0.0)
-            taken = (free > 0) & (free @ before < member @ quota)
+            taken = (free > 0) & (product(free, before) < product(member, quota))
             return jnp.where(taken, user, owner), waiting.at[user].set(0)
 
         owner = jnp.full(num_prbs, -1, jnp.int32)
         return jax.lax.while_loop(lambda c: jnp.any(c[1] > 0), serve, (owner, waiting))[0]
 
-    owner = jax.vmap(cell)(observation.csi_db, waiting)
+    owner = jax.vmap(cell)(ranked_db, waiting)
     users = jnp.arange(num_users)
     holds = jnp.any(owner[:, None, :] == users[:, None], axis=-1)
     eligible = observation.mask & (observation.harq_free > 0) & ~holds
