@@ -48,8 +48,15 @@ class Trace:
     """Rays per source."""
     depth: int = 4
     """Most interactions on a path."""
-    radius: float = 300.0
-    """Farthest horizontal distance of a user from a site, in m."""
+    radius: float = 0.0
+    """Farthest horizontal distance of a user from a site, in m; 0 takes the scene's preset."""
+    receivers_per_solve: int = 64
+    """Positions traced at once; fewer need less memory and more time."""
+    max_paths: int = 200_000
+    """Most paths per cell in one solve."""
+    table_size: int = 100_000_000
+    """Entries per cell, of 8 bytes, in the table of known reflection chains; those that collide
+    there are lost."""
     coefficients: bool = False
     """Store complex coefficients beside the gains."""
 
@@ -79,6 +86,9 @@ def config_of(options: Trace) -> channel.TraceConfig:
             samples=options.samples,
             max_depth=options.depth,
             radius_m=options.radius,
+            receivers_per_solve=options.receivers_per_solve,
+            max_paths=options.max_paths,
+            table_size=options.table_size,
             coefficients=options.coefficients,
         )
     except ValueError as error:

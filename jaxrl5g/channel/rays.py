@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,20 @@ from .sites import Site, automatic_sites
 from .trace_config import TraceConfig
 
 _ABOVE_M = 1e4
+
+
+@contextlib.contextmanager
+def _table_size(entries: int) -> Iterator[None]:
+    # The solver sizes its table by max_num_paths_per_src, which costs a large path buffer too, or
+    # by this constant if that is greater.
+    from sionna.rt.path_solvers.sb_candidate_generator import SBCandidateGenerator
+
+    before = SBCandidateGenerator.MIN_SPEC_COUNT_SIZE
+    SBCandidateGenerator.MIN_SPEC_COUNT_SIZE = entries
+    try:
+        yield
+    finally:
+        SBCandidateGenerator.MIN_SPEC_COUNT_SIZE = before
 
 
 class RayTracer:
@@ -91,13 +107,14 @@ class RayTracer:
             paths[receiver][cell], and bool[R, C]: whether there is any.
         """
         self._place(positions_m, velocities_m_s)
-        paths = self._solver(
-            self.scene,
-            max_depth=self.config.max_depth,
-            samples_per_src=self.config.samples,
-            max_num_paths_per_src=self.config.max_paths,
-            seed=self.config.seed + 1,
-        )
+        with _table_size(self.config.table_size):
+            paths = self._solver(
+                self.scene,
+                max_depth=self.config.max_depth,
+                samples_per_src=self.config.samples,
+                max_num_paths_per_src=self.config.max_paths,
+                seed=self.config.seed + 1,
+            )
         real, imag = (np.asarray(part, np.float64) for part in paths.a)
         delays = np.asarray(paths.tau, np.float64)
         dopplers = np.asarray(paths.doppler, np.float64)

@@ -13,6 +13,8 @@ from .sites import Site, preset_radius_m, preset_sites
 MOTIONS = ("straight", "waypoint")
 PATTERNS = ("iso", "dipole", "hw_dipole", "tr38901")
 
+_TABLE_LIMIT = 2**32 - 8  # the solver counts table entries of all cells in 32 bits
+
 
 @dataclass(frozen=True)
 class TraceConfig:
@@ -40,9 +42,10 @@ class TraceConfig:
         coefficients: also store complex coefficients.
         tracks_per_chunk: candidate tracks per chunk, the unit of resuming.
         receivers_per_solve: positions traced at once; bounds memory.
-        max_paths: most paths per cell in one solve. Also the size, at least 10^6, of the
-            solver's table of known reflection chains: when it fills, chains collide and some
-            paths are lost. 10^7 makes results independent of ``receivers_per_solve``.
+        max_paths: most paths per cell in one solve.
+        table_size: entries per cell in the solver's hash tables of known reflection chains.
+            Chains that collide there are lost; the share that does grows with
+            ``receivers_per_solve`` / ``table_size``. 8 bytes of memory per entry and cell.
     """
 
     scene: str = "munich"
@@ -72,6 +75,7 @@ class TraceConfig:
     tracks_per_chunk: int = 256
     receivers_per_solve: int = 64
     max_paths: int = 200_000
+    table_size: int = 100_000_000
 
     def __post_init__(self) -> None:
         for name in (
@@ -82,6 +86,7 @@ class TraceConfig:
             "samples",
             "tracks_per_chunk",
             "max_paths",
+            "table_size",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -92,6 +97,11 @@ class TraceConfig:
             raise ValueError(
                 "radius_m must not be negative and receivers_per_solve at least 1, got "
                 f"{self.radius_m} and {self.receivers_per_solve}."
+            )
+        if self.cells * max(self.table_size, self.max_paths) >= _TABLE_LIMIT:
+            raise ValueError(
+                f"cells times table_size must stay below {_TABLE_LIMIT}, got {self.cells} times "
+                f"{max(self.table_size, self.max_paths)}."
             )
         if not self.speeds_m_s or min(self.speeds_m_s) < 0:
             raise ValueError(f"speeds_m_s must be non-negative, got {self.speeds_m_s}.")
