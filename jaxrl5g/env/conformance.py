@@ -118,30 +118,26 @@ def check_env(env: Any, params: Any = None, num_steps: int = 12, seed: int = 0) 
         if not np.asarray(info[name]).all():
             raise AssertionError(f"info[{name!r}] does not report an unsound action.")
 
-    _check_transforms(env, params, key, space)
+    _check_transforms(env, params, key, step, reset, sample)
 
 
-def _check_transforms(env: Any, params: Any, key: jax.Array, space: Any) -> None:
+def _check_transforms(env, params, key, step, reset, sample) -> None:
     """Same numbers step by step, under vmap, and under scan."""
-    length, batch = 4, 3
+    length, batch = 3, 3
     keys = jax.random.split(key, batch)
 
     def rollout(key):
-        observation, state = env.reset_env(key, params)
-
         def body(state, step_key):
-            action = space.sample(step_key)
-            observation, state, reward, _, info = env.step_env(step_key, state, action, params)
+            action = sample(step_key)
+            observation, state, reward, *_, info = env.step(step_key, state, action, params)
             return state, (observation, reward, info["acked_bits"])
 
-        return jax.lax.scan(body, state, jax.random.split(key, length))[1]
+        return jax.lax.scan(body, env.reset(key, params)[1], jax.random.split(key, length))[1]
 
     batched = jax.jit(jax.vmap(rollout))(keys)
-    sample, step = jax.jit(space.sample), jax.jit(env.step_env)
-    _, state = jax.jit(env.reset_env)(keys[1], params)
+    _, state = reset(keys[1], params)
     for index, step_key in enumerate(jax.random.split(keys[1], length)):
-        action = sample(step_key)
-        observation, state, reward, _, info = step(step_key, state, action, params)
+        observation, state, reward, *_, info = step(step_key, state, sample(step_key), params)
         _equal(
             "vmap and scan against single steps",
             jax.tree.map(lambda leaf, index=index: leaf[1, index], batched),
