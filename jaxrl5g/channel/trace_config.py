@@ -7,6 +7,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+import numpy as np
+
 from .link_budget import POWER_BUDGET_DBM
 from .sites import Site, preset_radius_m, preset_sites
 
@@ -23,7 +25,7 @@ class TraceConfig:
     Attributes:
         scene: name of a scene in the sionna-rt wheel, or path of a Mitsuba XML file.
         cells: number of cells; chooses ``sites`` unless they are given.
-        tracks: tracks to keep; a multiple of cells * len(speeds_m_s).
+        tracks: tracks to keep, at least cells * len(speeds_m_s), spread evenly over both.
         slots: slots per track.
         speeds_m_s: the tracks are split evenly over these speeds [m/s].
         motion: "straight", or "waypoint": legs of random length and heading.
@@ -112,9 +114,9 @@ class TraceConfig:
                 raise ValueError(f"antenna pattern must be one of {PATTERNS}, got {pattern!r}.")
         if self.sites and len(self.sites) != self.cells:
             raise ValueError(f"{len(self.sites)} sites were given for {self.cells} cells.")
-        if self.tracks % (self.cells * len(self.speeds_m_s)):
+        if self.tracks < self.cells * len(self.speeds_m_s):
             raise ValueError(
-                f"tracks must be a multiple of cells * speeds = "
+                f"tracks must be at least cells * speeds = "
                 f"{self.cells * len(self.speeds_m_s)}, got {self.tracks}."
             )
         if self.coverage_db[0] >= self.coverage_db[1]:
@@ -131,6 +133,12 @@ class TraceConfig:
     def prb_bandwidth_hz(self) -> float:
         """Width of a PRB [Hz]."""
         return 12 * self.scs_hz
+
+    def quotas(self) -> np.ndarray:
+        """Tracks to keep per speed and serving cell, int[speeds, cells], even to within 1."""
+        shape = (len(self.speeds_m_s), self.cells)
+        even, rest = divmod(self.tracks, shape[0] * shape[1])
+        return even + (np.arange(shape[0] * shape[1]) < rest).astype(int).reshape(shape)
 
     def with_presets(self) -> TraceConfig:
         """The same with the scene's preset sites, if there are any, and radius filled in."""

@@ -64,16 +64,16 @@ def trace(
     folder = None if work is None else _open_work(Path(work), config)
     tracer: RayTracer | None = None
     speeds = config.speeds_m_s
-    quota = config.tracks // (config.cells * len(speeds))
+    quotas = config.quotas()
     kept: list[dict[str, np.ndarray]] = []
     turned_away: dict[str, int] = dict.fromkeys(_COUNTS, 0)
     facts: dict[str, Any] = {}
     with _progress(progress) as bar:
         task = bar.add_task(f"tracing {config.scene}", total=config.tracks)
         for group in range(len(speeds)):
-            have = np.zeros(config.cells, int)
+            have, quota = np.zeros(config.cells, int), quotas[group]
             batch = idle = 0
-            while have.min() < quota:
+            while (have < quota).any():
                 path = None if folder is None else folder / f"chunk-{group}-{batch}.npz"
                 chunk = None if path is None else _read_chunk(path)
                 if chunk is None:
@@ -86,7 +86,7 @@ def trace(
                     turned_away[name] += int(chunk[name])
                 before = have.sum()
                 for index, cell in enumerate(chunk["serving"]):
-                    if have[cell] < quota:
+                    if have[cell] < quota[cell]:
                         have[cell] += 1
                         kept.append({name: chunk[name][index] for name in _per_track(config)})
                     else:
@@ -94,9 +94,10 @@ def trace(
                 bar.advance(task, int(have.sum() - before))
                 idle = 0 if have.sum() > before else idle + 1
                 if idle >= 20:
+                    short = int((have - quota).argmin())
                     raise RuntimeError(
-                        f"20 chunks without a new track: cell {int(have.argmin())} of scene "
-                        f"{config.scene} covers too little; move its site or widen coverage_db."
+                        f"20 chunks without a new track: cell {short} of scene {config.scene} "
+                        "covers too little; move its site or widen coverage_db."
                     )
                 batch += 1
     return _assemble(config, kept, turned_away, facts)

@@ -12,7 +12,7 @@ from jaxrl5g.channel.motion import make_track, stations
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"tracks": 5, "speeds_m_s": (1.5, 15.0)}, "multiple of cells"),
+        ({"tracks": 1, "speeds_m_s": (1.5, 15.0)}, "at least cells"),
         ({"motion": "teleport"}, "motion must be one of"),
         ({"slots": 0}, "slots must be at least 1"),
         ({"speeds_m_s": ()}, "non-negative"),
@@ -27,6 +27,14 @@ from jaxrl5g.channel.motion import make_track, stations
 def test_bad_configurations(change, reason):
     with pytest.raises(ValueError, match=reason):
         dataclasses.replace(TraceConfig(), **change)
+
+
+@pytest.mark.parametrize(("tracks", "cells", "speeds"), [(512, 3, 1), (12, 3, 2), (7, 2, 3)])
+def test_tracks_are_spread_evenly(tracks, cells, speeds):
+    config = TraceConfig(tracks=tracks, cells=cells, speeds_m_s=tuple(range(1, speeds + 1)))
+    quotas = config.quotas()
+    assert quotas.shape == (speeds, cells) and quotas.sum() == tracks
+    assert quotas.max() - quotas.min() <= 1
 
 
 def test_presets_fill_in_and_the_digest_sees_every_field():
