@@ -11,6 +11,9 @@ from jaxrl5g.mac import Allocation
 MIN_POWER_WATTS = 1e-30
 """Less than this on a PRB is nothing: float32 is about to lose it to underflow."""
 
+MAX_POWER_WATTS = 1e30
+"""More than this on a PRB counts as this: sums and ratios stay within float32."""
+
 
 class Projection(struct.PyTreeNode):
     """A feasible allocation and what it took to get there.
@@ -56,12 +59,11 @@ def project(action: Allocation, mask: jax.Array, power_budget: jax.Array) -> Pro
     valid = (owner >= 0) & (owner < num_users) & jnp.take_along_axis(mask, user, axis=-1)
     bad_owner = (owner != -1) & (power > 0) & ~valid
     power = jnp.where(valid, power, 0.0)
-    # scaling by the largest first keeps the sum finite for any float32 power
-    largest = jnp.maximum(jnp.max(power, axis=-1, keepdims=True), jnp.finfo(jnp.float32).tiny)
-    total = jnp.sum(power / largest, axis=-1, keepdims=True)
+    power = jnp.minimum(power, MAX_POWER_WATTS)
+    total = jnp.sum(power, axis=-1, keepdims=True)
     # a sum over many PRBs carries rounding of its own: equal power must not count as over budget
-    over = total > (power_budget / largest) * (1 + 1e-5)
-    power = jnp.where(over, (power / largest) * (power_budget / total), power)
+    over = total > power_budget * (1 + 1e-5)
+    power = jnp.where(over, power * (power_budget / jnp.where(over, total, 1.0)), power)
     power = jnp.where(power >= MIN_POWER_WATTS, power, 0.0)
     return Projection(
         owner=jnp.where(power > 0, owner, -1),

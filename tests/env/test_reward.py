@@ -64,7 +64,7 @@ def test_weights_act_linearly(after, weights):
         return float(REWARD(after, after, EVERYBODY, params))
 
     cell, jain = reward(1, 0), reward(0, 1)
-    np.testing.assert_allclose(cell, after.astype(np.float64).sum() / PEAK, rtol=1e-5)
+    np.testing.assert_allclose(cell, after.astype(np.float64).sum() / PEAK, rtol=1e-5, atol=1e-30)
     np.testing.assert_allclose(jain, float(JAIN(after, EVERYBODY)), rtol=1e-6)
     expected = weights[0] * cell + weights[1] * jain
     np.testing.assert_allclose(reward(*weights), expected, rtol=1e-5, atol=1e-5)
