@@ -28,7 +28,7 @@ from experiments.cli import main
         (["benchmark", "env", "--prbs", "52"], "needs RayleighDownlink-v0"),
         (["trace", "--out", "absent/folder/x.cache"], "does not exist"),
         (["trace", "--out", "x.cache", "--speed", "fast"], "--speed must list numbers"),
-        (["trace", "--out", "x.cache", "--tracks", "7", "--cells", "2"], "multiple"),
+        (["trace", "--out", "x.cache", "--tracks", "1", "--cells", "2"], "at least cells"),
     ],
 )
 def test_bad_input_is_one_clear_line(argv, message, capsys):
