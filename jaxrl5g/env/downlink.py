@@ -104,7 +104,6 @@ class DownlinkEnv(environment.Environment):
             mask=mask,
             csi_db=csi_db,
             reports_db=jnp.zeros((queue, *csi_db.shape), jnp.float32),
-            radiated=idle.astype(jnp.float32),
             olla_offset_db=zeros,
             sinr_eff_db=zeros,
             throughput=jnp.where(mask, params.initial_throughput, 0.0),
@@ -148,7 +147,6 @@ class DownlinkEnv(environment.Environment):
             time=state.time + 1,
             csi_db=csi_db,
             reports_db=reports_db,
-            radiated=outcome.radiated,
             olla_offset_db=offset_db,
             sinr_eff_db=jnp.where(
                 served,

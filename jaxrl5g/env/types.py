@@ -156,7 +156,6 @@ class DownlinkState(struct.PyTreeNode):
       mask: bool[C, U], users present.
       csi_db: float32[C, U, S], CSI in use, dB (see `Observation`).
       reports_db: float32[Q, C, U, S], CQI reports on their way (Q = 0 under perfect CSI).
-      radiated: float32[C, N], watts on each PRB in the last slot.
       olla_offset_db: float32[C, U].
       sinr_eff_db: float32[C, U], last effective SINR served, dB ("sionna" adapts to it).
       throughput: float32[C, U], EWMA of acknowledged bits per slot.
@@ -171,7 +170,6 @@ class DownlinkState(struct.PyTreeNode):
     mask: jax.Array
     csi_db: jax.Array
     reports_db: jax.Array
-    radiated: jax.Array
     olla_offset_db: jax.Array
     sinr_eff_db: jax.Array
     throughput: jax.Array
