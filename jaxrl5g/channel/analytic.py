@@ -24,6 +24,11 @@ def track_keys(key: jax.Array, tracks: jax.Array) -> jax.Array:
     return keys.reshape(tracks.shape)
 
 
+def select_owners(gains: jax.Array, owner: jax.Array) -> jax.Array:
+    """The entries of float32[C, U, C, N] at each PRB's ``owner`` int32[C, N]: [C, C, N]."""
+    return jnp.take_along_axis(gains, owner[:, None, None, :], axis=1)[:, 0]
+
+
 def arange_drops(num_cells: int, num_users: int, num_drops: int) -> np.ndarray:
     """Tracks 0..C*U-1 for every drop, int32[num_drops, C, U]: the key tells drops apart.
 

@@ -102,6 +102,14 @@ class CachedChannel:
         steps = self.steps[drop.tracks, index]
         return jnp.exp2(steps.astype(jnp.float32) * _LOG2_PER_STEP)
 
+    def owner_gains(self, drop: CachedDrop, slot: jax.Array, owner: jax.Array) -> jax.Array:
+        """Linear power gain float32[C, C, N]; see `Channel.owner_gains`."""
+        index = jnp.clip(drop.start + slot, 0, self.num_slots - 1)
+        track = jnp.take_along_axis(drop.tracks, owner, axis=1)[:, None, :]
+        cells = jnp.arange(self.num_cells)[:, None]
+        steps = self.steps[track, index, cells, jnp.arange(self.num_prbs)]
+        return jnp.exp2(steps.astype(jnp.float32) * _LOG2_PER_STEP)
+
     def disjoint_drops(self, num_users: int, num_drops: int) -> np.ndarray:
         """Consecutive groups of each cell's tracks, int32[num_drops, C, num_users].
 

@@ -12,6 +12,7 @@ from .analytic import (
     exponential_delays,
     prb_power,
     resolve_tracks,
+    select_owners,
     sinusoids,
     split_up,
     sum_of_sinusoids,
@@ -110,6 +111,10 @@ class JakesChannel:
         delays = exponential_delays(self.num_taps) * self.delay_spread_s
         power = prb_power(real * scale, imag * scale, delays, self.num_prbs, self.prb_bandwidth_hz)
         return drop.mean_gain[..., None] * power
+
+    def owner_gains(self, drop: JakesDrop, slot: jax.Array, owner: jax.Array) -> jax.Array:
+        """Linear power gain float32[C, C, N]; see `Channel.owner_gains`."""
+        return select_owners(self.gains(drop, slot), owner)
 
     def disjoint_drops(self, num_users: int, num_drops: int) -> np.ndarray:
         """Tracks 0..C*U-1 for every drop; see `Channel.disjoint_drops`."""

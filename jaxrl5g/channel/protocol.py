@@ -47,6 +47,13 @@ class Channel(Protocol):
         """
         ...
 
+    def owner_gains(self, drop: Any, slot: jax.Array, owner: jax.Array) -> jax.Array:
+        """Power gain, linear, float32[C, C, N]: to the user of cell c that holds PRB n, from c'.
+
+        The entries of `gains` that a transmission needs; ``owner`` int32[C, N] in 0..U-1.
+        """
+        ...
+
     def disjoint_drops(self, num_users: int, num_drops: int) -> np.ndarray:
         """Tracks of independent drops, int32[num_drops, C, num_users] (host side).
 

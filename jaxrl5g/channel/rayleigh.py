@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from .analytic import arange_drops, resolve_tracks, track_keys, uniform_mean_gains
+from .analytic import arange_drops, resolve_tracks, select_owners, track_keys, uniform_mean_gains
 from .link_budget import gain_db_for_snr
 
 
@@ -75,6 +75,10 @@ class RayleighChannel:
         keys = track_keys(slot_key, drop.tracks)
         fading = jax.vmap(jax.vmap(lambda key: jax.random.exponential(key, shape)))(keys)
         return drop.mean_gain[..., None] * fading
+
+    def owner_gains(self, drop: RayleighDrop, slot: jax.Array, owner: jax.Array) -> jax.Array:
+        """Linear power gain float32[C, C, N]; see `Channel.owner_gains`."""
+        return select_owners(self.gains(drop, slot), owner)
 
     def disjoint_drops(self, num_users: int, num_drops: int) -> np.ndarray:
         """Tracks 0..C*U-1 for every drop; see `Channel.disjoint_drops`."""

@@ -3,11 +3,12 @@
 from jaxrl5g.env.conformance import check_env
 from jaxrl5g.env.downlink import DownlinkEnv
 from jaxrl5g.env.gymnasium import GymnasiumDownlink, GymnasiumVectorDownlink
-from jaxrl5g.env.link import Outcome, block_uniforms
+from jaxrl5g.env.link import Outcome
 from jaxrl5g.env.projection import Projection, project
 from jaxrl5g.env.registry import EnvSpec, make, make_params, registered, spec
 from jaxrl5g.env.reward import jain_index, peak_cell_rate
 from jaxrl5g.env.types import DownlinkConfig, DownlinkParams, DownlinkState
+from jaxrl5g.env.uniforms import block_uniforms
 
 __all__ = [
     "DownlinkConfig",

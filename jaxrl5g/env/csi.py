@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrl5g import phy
+from jaxrl5g.env.rarely import rarely
 from jaxrl5g.env.types import DownlinkConfig, DownlinkParams
 
 CSI_FLOOR_DB = -40.0
 CSI_CEILING_DB = 60.0
 
 
-def own_gain(gains: jax.Array) -> jax.Array:
-    """Gain from the serving cell: [C, U, C, N] -> [C, U, N]."""
-    if gains.shape[0] == 1:
-        return gains[:, :, 0]
-    serving = jnp.eye(gains.shape[0], dtype=bool)[:, None, :, None]
-    return jnp.sum(jnp.where(serving, gains, 0.0), axis=2)
-
-
-def interference(gains: jax.Array, radiated: jax.Array) -> jax.Array:
-    """Watts that each user receives from all cells but its own, [C, U, N].
+def split_by_source(gains: jax.Array, radiated: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Gain from the serving cell, and watts received from all other cells.
 
     Args:
-      gains: float32[C, U, C, N]; radiated: float32[C, N] watts.
+      gains: float32[C, ..., C, N], from every cell (second last axis) to users of each cell.
+      radiated: float32[C, N] watts.
+
+    Returns:
+      Two float32[C, ..., N].
     """
     num_cells = gains.shape[0]
     if num_cells == 1:
-        return jnp.zeros((1, gains.shape[1], gains.shape[3]), jnp.float32)
-    serving = jnp.eye(num_cells, dtype=bool)[:, None, :, None]
-    return jnp.sum(jnp.where(serving, 0.0, gains * radiated), axis=2)
+        own = gains[..., 0, :]
+        return own, jnp.zeros_like(own)
+    between = (1,) * (gains.ndim - 3)
+    serving = np.eye(num_cells, dtype=bool).reshape(num_cells, *between, num_cells, 1)
+    own = jnp.sum(jnp.where(serving, gains, 0.0), axis=-2)
+    return own, jnp.sum(jnp.where(serving, 0.0, gains * radiated), axis=-2)
 
 
 def _subband_mean(sinr: jax.Array, config: DownlinkConfig) -> jax.Array:
@@ -48,7 +50,7 @@ def _subband_mean(sinr: jax.Array, config: DownlinkConfig) -> jax.Array:
 
 
 def measure(
-    own: jax.Array, disturbance: jax.Array, mask: jax.Array, params: DownlinkParams
+    gains: jax.Array, radiated: jax.Array, mask: jax.Array, params: DownlinkParams
 ) -> jax.Array:
     """CSI in dB as a base station will read it, float32[C, U, S].
 
@@ -57,12 +59,13 @@ def measure(
     read as the SINR midway between the index's threshold and the next.
 
     Args:
-      own: float32[C, U, N] serving gain; disturbance: float32[C, U, N] watts of interference.
+      gains: float32[C, U, C, N]; radiated: float32[C, N] watts on the air in all cells.
       mask: bool[C, U]; absent users read as the floor.
     """
     config = params.config
     reference = params.power_budget / config.num_prbs
-    sinr = _subband_mean(reference * own / (params.noise_power + disturbance), config)
+    own, heard = split_by_source(gains, radiated)
+    sinr = _subband_mean(reference * own / (params.noise_power + heard), config)
     if config.csi == "perfect":
         reading = 10.0 * jnp.log10(jnp.maximum(sinr, 1e-30))
     else:
@@ -77,7 +80,7 @@ def measure(
 def deliver(
     csi_db: jax.Array,
     reports_db: jax.Array,
-    measured_db: jax.Array,
+    measured_db: Callable[[jax.Array], jax.Array],
     slot: jax.Array,
     config: DownlinkConfig,
 ) -> tuple[jax.Array, jax.Array]:
@@ -87,16 +90,19 @@ def deliver(
 
     Args:
       csi_db: float32[C, U, S] in use; reports_db: float32[Q, C, U, S] on their way.
-      measured_db: float32[C, U, S], measured in this slot.
+      measured_db: gives a slot's measurement, float32[C, U, S]; called only when one is due.
       slot: int32[], this slot.
 
     Returns:
       (csi_db for slot + 1, reports_db).
     """
     period, delay, places = config.cqi_period, config.cqi_delay, config.reports_in_flight
-    place = (slot // period) % places
-    due = (slot % period == 0) & (jnp.arange(places) == place)
-    reports_db = jnp.where(due[:, None, None, None], measured_db, reports_db)
+    place = jnp.arange(places) == (slot // period) % places
+    reports_db = rarely(
+        slot % period == 0,
+        lambda turn: jnp.where(place[:, None, None, None], measured_db(slot + turn), reports_db),
+        reports_db,
+    )
     sent = slot + 1 - delay
     arrives = (sent >= 0) & (sent % period == 0)
     arriving = reports_db[(sent // period) % places]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 from gymnax.environments import environment, spaces
 
 from jaxrl5g import phy
-from jaxrl5g.env.csi import deliver, interference, measure, own_gain
+from jaxrl5g.env.csi import deliver, measure
 from jaxrl5g.env.link import TRANSMIT, Outcome
 from jaxrl5g.env.projection import project
+from jaxrl5g.env.rarely import rarely
 from jaxrl5g.env.reward import slot_reward
 from jaxrl5g.env.spaces import AllocationSpace, action_space, observation_space
 from jaxrl5g.env.types import DownlinkParams, DownlinkState
@@ -67,7 +69,29 @@ class DownlinkEnv(environment.Environment):
         """
         params = self.default_params if params is None else params
         _check_action(action, params)
-        return super().step(key, state, action, params)
+        if self.transition_gradients_enabled:
+            return super().step(key, state, action, params)
+        return self._step(key, state, action, params)
+
+    @partial(jax.jit, static_argnames=("self",))
+    def _step(self, key, state, action, params):
+        """The base class's `step`, but for resets being computed only in slots that need one."""
+        final, stepped, reward, terminated, info = self.step_env(key, state, action, params)
+        truncated = self.is_truncated(stepped, params)
+
+        def reset(turn):
+            words = jax.random.key_data(key) + turn.astype(jnp.uint32)
+            fresh = jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
+            return self.reset_env(jax.random.split(fresh)[1], params)
+
+        observation, state = rarely(truncated, reset, (final, stepped))
+        info = {
+            **info,
+            "terminated": terminated,
+            "truncated": truncated,
+            "final_observation": final,
+        }
+        return observation, state, reward, terminated, truncated, info
 
     def reset(
         self, key: jax.Array, params: DownlinkParams | None = None
@@ -94,7 +118,7 @@ class DownlinkEnv(environment.Environment):
         idle = jnp.broadcast_to(
             params.power_budget / config.num_prbs, (config.num_cells, config.num_prbs)
         )
-        csi_db = measure(own_gain(gains), interference(gains, idle), mask, params)
+        csi_db = measure(gains, idle, mask, params)
         queue = config.reports_in_flight if config.csi == "reported" else 0
         processes = config.harq_processes if config.fidelity == "nr" else 0
         state = DownlinkState(
@@ -124,14 +148,12 @@ class DownlinkEnv(environment.Environment):
 
         Returns:
           observation, state, reward float32[], terminated bool[] (False), and info: the fields of
-          `Outcome` but `harq` and `disturbance`, `owner` int32[C, N] after projection, and the
+          `Outcome` but `harq`, `owner` int32[C, N] after projection, and the
           counts of `Projection`.
         """
         config = params.config
         projection = project(action, state.mask, params.power_budget)
-        gains = params.channel.gains(state.drop, state.time)
-        own = own_gain(gains)
-        outcome = TRANSMIT[config.fidelity](state, projection, own, gains, params)
+        outcome = TRANSMIT[config.fidelity](state, projection, params)
 
         throughput = (
             state.throughput + (outcome.acked_bits - state.throughput) / params.throughput_window
@@ -141,7 +163,7 @@ class DownlinkEnv(environment.Environment):
         offset_db = phy.outer_loop_update(
             state.olla_offset_db, outcome.first_feedback, params.olla_step_db, params.bler_target
         )
-        csi_db, reports_db = self._next_csi(state, outcome, own, params)
+        csi_db, reports_db = self._next_csi(state, outcome.radiated, params)
         served = outcome.sinr_eff > 0
         state = state.replace(
             time=state.time + 1,
@@ -163,14 +185,15 @@ class DownlinkEnv(environment.Environment):
         return observation, state, reward, jnp.bool_(False), _info(outcome, projection)
 
     def _next_csi(
-        self, state: DownlinkState, outcome: Outcome, own: jax.Array, params: DownlinkParams
+        self, state: DownlinkState, radiated: jax.Array, params: DownlinkParams
     ) -> tuple[jax.Array, jax.Array]:
         """CSI for the next slot's decision, and the reports still on their way."""
+
+        def measured(slot):
+            return measure(params.channel.gains(state.drop, slot), radiated, state.mask, params)
+
         if params.config.csi == "perfect":
-            gains = params.channel.gains(state.drop, state.time + 1)
-            disturbance = interference(gains, outcome.radiated)
-            return measure(own_gain(gains), disturbance, state.mask, params), state.reports_db
-        measured = measure(own, outcome.disturbance, state.mask, params)
+            return measured(state.time + 1), state.reports_db
         return deliver(state.csi_db, state.reports_db, measured, state.time, params.config)
 
     def observe(

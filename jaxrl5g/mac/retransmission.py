@@ -12,6 +12,9 @@ import numpy as np
 from jaxrl5g.mac.types import CellConfig, Observation
 
 
+_SERVED = -1  # marks a user whose retransmission has its PRBs
+
+
 class Reservation(NamedTuple):
     """PRBs held for retransmissions.
 
@@ -39,11 +42,9 @@ def reserve_retransmissions(observation: Observation, config: CellConfig) -> Res
     )
     # exact on any device: accelerators round factors to fewer bits by default
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    prbs = np.arange(num_prbs)
-    subband = prbs // config.subband_size
+    subband = np.arange(num_prbs) // config.subband_size
     # products, constant matrices where possible, keep XLA from fusing gathers into the comparison
     member = (subband[:, None] == np.arange(num_subbands)).astype(np.float32)
-    before = ((subband[:, None] == subband) & (prbs[:, None] < prbs)).astype(np.float32)
     # falling by less than any two reports differ, so that no two subbands tie
     ranked_db = observation.csi_db - 1e-5 * np.arange(num_subbands, dtype=np.float32)
 
@@ -51,20 +52,30 @@ def reserve_retransmissions(observation: Observation, config: CellConfig) -> Res
         def serve(carry):
             owner, waiting = carry
             user = jnp.argmax(waiting > 0)
-            count = waiting[user].astype(jnp.float32)
+            chosen = jnp.arange(num_users) == user
+            count = jnp.sum(jnp.where(chosen, waiting, 0)).astype(jnp.float32)
             free = (owner < 0).astype(jnp.float32)
             free_in = product(free, member)
-            csi = product((jnp.arange(num_users) == user).astype(jnp.float32), csi_db)
+            csi = product(chosen.astype(jnp.float32), csi_db)
             taken_before = product((csi > csi[:, None]).astype(jnp.float32), free_in)
-            quota = jnp.where(count <= jnp.sum(free_in), count - taken_before, 0.0)
-            taken = (free > 0) & (product(free, before) < product(member, quota))
-            return jnp.where(taken, user, owner), waiting.at[user].set(0)
+            fits = count <= jnp.sum(free_in)
+            quota = jnp.where(fits, count - taken_before, 0.0)
+            taken = (free > 0) & (_earlier_in_subband(free, subband) < product(member, quota))
+            owner = jnp.where(taken, user, owner)
+            return owner, jnp.where(chosen, jnp.where(fits, _SERVED, 0), waiting)
 
         owner = jnp.full(num_prbs, -1, jnp.int32)
-        return jax.lax.while_loop(lambda c: jnp.any(c[1] > 0), serve, (owner, waiting))[0]
+        return jax.lax.while_loop(lambda c: jnp.any(c[1] > 0), serve, (owner, waiting))
 
-    owner = jax.vmap(cell)(ranked_db, waiting)
-    users = jnp.arange(num_users)
-    holds = jnp.any(owner[:, None, :] == users[:, None], axis=-1)
-    eligible = observation.mask & (observation.harq_free > 0) & ~holds
+    owner, served = jax.vmap(cell)(ranked_db, waiting)
+    eligible = observation.mask & (observation.harq_free > 0) & (served != _SERVED)
     return Reservation(owner, eligible)
+
+
+def _earlier_in_subband(free: jax.Array, subband: np.ndarray) -> jax.Array:
+    """Free PRBs of lower index in each PRB's own subband, float32[N]."""
+    count = jnp.zeros_like(free)
+    for back in range(1, int(np.bincount(subband).max())):
+        same = np.concatenate([np.zeros(back, bool), subband[back:] == subband[:-back]])
+        count = count + jnp.where(same, jnp.pad(free, (back, 0))[: len(subband)], 0.0)
+    return count

@@ -12,6 +12,7 @@ from jaxrl5g.phy.error_model import (
     incremental_redundancy_shift_db,
     transport_block_error_rate,
 )
+from jaxrl5g.phy.grants import Grants, grant_error_rate, grant_mcs, grants
 from jaxrl5g.phy.link_adaptation import OFFSET_LIMIT_DB, outer_loop_update, select_mcs
 from jaxrl5g.phy.lookup import to_linear
 from jaxrl5g.phy.mcs import (
@@ -26,6 +27,7 @@ from jaxrl5g.phy.transport_block import code_blocks, transport_block_size
 
 __all__ = [
     "FIDELITIES",
+    "Grants",
     "OFFSET_LIMIT_DB",
     "block_error_rate",
     "candidate_effective_sinr",
@@ -34,6 +36,9 @@ __all__ = [
     "cqi_thresholds_db",
     "eesm_beta",
     "effective_sinr",
+    "grant_error_rate",
+    "grant_mcs",
+    "grants",
     "highest_mcs",
     "incremental_redundancy_shift_db",
     "max_spectral_efficiency",

@@ -78,16 +78,15 @@ def _safe_log(value: Array) -> Array:
     return jnp.log(jnp.maximum(value, 1e-30))
 
 
-def _grants(sinr: Array, owner: Array, num_users: int) -> tuple[Array, Array, Array, Array]:
-    """One-hot grants [..., U, N], PRBs per user, smallest SINR per user and that of each owner."""
+def _grants(sinr: Array, owner: Array, num_users: int) -> tuple[Array, Array, Array]:
+    """One-hot grants [..., U, N], smallest SINR per user and that of each owner."""
     owner = jnp.where(sinr > 0, owner, -1)
     mine = owner[..., None, :] == jnp.arange(num_users, dtype=jnp.int32)[:, None]
-    count = jnp.sum(mine, axis=-1, dtype=jnp.float32)
     floor = jnp.min(jnp.where(mine, sinr[..., None, :], jnp.inf), axis=-1)
-    floor = jnp.where(count > 0, floor, 0.0)
+    floor = jnp.where(jnp.isfinite(floor), floor, 0.0)
     index = jnp.clip(owner, 0, num_users - 1)
     own_floor = jnp.take_along_axis(floor, index, axis=-1, mode="promise_in_bounds")
-    return mine, count, floor, own_floor
+    return mine, floor, own_floor
 
 
 def candidate_effective_sinr(
@@ -113,12 +112,12 @@ def candidate_effective_sinr(
     sinr = jnp.asarray(sinr, jnp.float32)
     owner = jnp.asarray(owner, jnp.int32)
     beta = jnp.asarray(eesm_beta(table))
-    mine, count, floor, own_floor = _grants(sinr, owner, num_users)
+    mine, floor, own_floor = _grants(sinr, owner, num_users)
     excess = jnp.maximum(sinr - own_floor, 0.0)
-    decay = jnp.exp(-excess[..., None] / beta)  # [..., N, M]
-    total = jnp.einsum(
-        "...un,...nm->...um", mine.astype(jnp.float32), decay, precision=jax.lax.Precision.HIGHEST
-    )
+    # an infinite b turns the last sum into the number of PRBs
+    decay = jnp.exp(-excess[..., None] / jnp.append(beta, jnp.inf))  # [..., N, M + 1]
+    total = jnp.matmul(mine.astype(jnp.float32), decay, precision=jax.lax.Precision.HIGHEST)
+    total, count = total[..., :-1], total[..., -1]
     mean = total / jnp.maximum(count, 1.0)[..., None]
     effective = floor[..., None] - beta * _safe_log(jnp.minimum(mean, 1.0))
     effective = jnp.clip(effective, _MIN_LINEAR, _MAX_LINEAR)
@@ -146,10 +145,11 @@ def owner_effective_sinr(
     owner = jnp.asarray(owner, jnp.int32)
     beta = take(eesm_beta(table), jnp.asarray(mcs_index, jnp.int32))
     num_users = beta.shape[-1]
-    mine, count, floor, own_floor = _grants(sinr, owner, num_users)
+    mine, floor, own_floor = _grants(sinr, owner, num_users)
     index = jnp.clip(owner, 0, num_users - 1)
     own_beta = jnp.take_along_axis(beta, index, axis=-1, mode="promise_in_bounds")
     loss = one_minus_exp(jnp.maximum(sinr - own_floor, 0.0) / own_beta)
     total = jnp.sum(jnp.where(mine, loss[..., None, :], 0.0), axis=-1)
+    count = jnp.sum(mine, axis=-1, dtype=jnp.float32)
     effective = floor - beta * log1p(-total / jnp.maximum(count, 1.0))
     return jnp.where(count > 0, jnp.clip(effective, _MIN_LINEAR, _MAX_LINEAR), 0.0)

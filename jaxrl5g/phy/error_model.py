@@ -100,9 +100,26 @@ def block_error_rate(
     if fidelity == "shannon":
         return jnp.zeros_like(sinr)
     mcs = jnp.clip(mcs, 0, num_mcs(table) - 1)
+    return bler_at_row(mcs, curve_row(size, fidelity), sinr, table, fidelity)
+
+
+def curve_row(code_block_size: Array, fidelity: str) -> Array:
+    """Row of the fidelity's curves ("nr" or "sionna") for a code-block size, int32."""
+    return sionna_row(code_block_size) if fidelity == "sionna" else nr_row(code_block_size)
+
+
+def bler_at_row(mcs_index: Array, row: Array, sinr: Array, table: int, fidelity: str) -> Array:
+    """`block_error_rate` at a row of the curves; MCS and row in range, all of one shape."""
     if fidelity == "sionna":
-        return sionna_bler_at(mcs, sionna_row(size), to_db(sinr), table)
-    return jnp.exp(_LN10 * nr_log_bler(mcs, nr_row(size), to_db(sinr), table))
+        return sionna_bler_at(mcs_index, row, to_db(sinr), table)
+    return jnp.exp(_LN10 * nr_log_bler(mcs_index, row, to_db(sinr), table))
+
+
+def of_all_blocks(bler: Array, blocks: Array) -> Array:
+    """1 - (1 - BLER)^C for C code blocks; +inf stays +inf."""
+    finite = jnp.where(jnp.isinf(bler), 1.0, bler)
+    rate = one_minus_exp(-blocks.astype(jnp.float32) * log1p(-jnp.minimum(finite, 1.0)))
+    return jnp.where(jnp.isinf(bler), bler, rate)
 
 
 def transport_block_error_rate(
@@ -142,10 +159,7 @@ def transport_block_error_rate(
     order, rate = mcs_parameters(mcs, table)
     tbs = transport_block_size(resources, order, rate, fidelity=fidelity)
     size, blocks = code_blocks(tbs, rate)
-    bler = block_error_rate(mcs, size, sinr, table, fidelity)
-    finite = jnp.where(jnp.isinf(bler), 1.0, bler)
-    tbler = one_minus_exp(-blocks.astype(jnp.float32) * log1p(-jnp.minimum(finite, 1.0)))
-    tbler = jnp.where(jnp.isinf(bler), bler, tbler)
+    tbler = of_all_blocks(block_error_rate(mcs, size, sinr, table, fidelity), blocks)
     return jnp.where(resources > 0, tbler, -1.0 if fidelity == "sionna" else 0.0)
 
 

@@ -15,10 +15,8 @@ import numpy as np
 from flax import struct
 
 from jaxrl5g.phy.effective_sinr import eesm_beta
-from jaxrl5g.phy.error_model import (
-    incremental_redundancy_shift_db,
-    transport_block_error_rate,
-)
+from jaxrl5g.phy.error_model import incremental_redundancy_shift_db
+from jaxrl5g.phy.grants import Grants, grant_error_rate
 from jaxrl5g.phy.lookup import to_linear, unfused
 
 COMBINING = ("chase", "incremental")
@@ -197,10 +195,8 @@ def combine(
 def decode(
     sent: Transmission,
     sinr_eff: jax.Array,
-    num_re: jax.Array,
-    table: int = 1,
+    grants: Grants,
     combining: str = "chase",
-    fidelity: str = "nr",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Decodes the combined transmissions of every user.
 
@@ -209,9 +205,9 @@ def decode(
       0 and False where nothing was sent.
     """
     evidence, combined = combine(
-        sent.evidence, sent.attempt, sinr_eff, sent.mcs, table=table, combining=combining
+        sent.evidence, sent.attempt, sinr_eff, sent.mcs, table=grants.table, combining=combining
     )
-    rate = transport_block_error_rate(sent.mcs, num_re, combined, table=table, fidelity=fidelity)
+    rate = grant_error_rate(grants, sent.num_prbs, sent.mcs, combined)
     rate = jnp.where(sent.attempt > 0, rate, 0.0)
     return evidence, rate, unfused(sent.uniform < rate)
 

@@ -87,7 +87,7 @@ def _meets_target(sinr: Array, resources: Array, target: Array, table: int, fide
     """Which candidates keep the transport block error rate at the target, bool [..., M]."""
     orders, rates = mcs_arrays(table)
     cut = segment(resources * jnp.asarray(orders), jnp.asarray(rates), fidelity)
-    per_block = _block_limit(target, cut.blocks, log10=fidelity != "sionna")
+    per_block = code_block_limit(target, cut.blocks, log10=fidelity != "sionna")
     if fidelity == "sionna":
         large_row, bler_at = sionna_row(cut.large_size), sionna_bler_at
     else:
@@ -107,8 +107,9 @@ def _small_rows(fidelity: str) -> np.ndarray:
         return np.asarray(row_of(jnp.asarray(sizes_by_eighth() + 16)))
 
 
-def _block_limit(target: Array, blocks: Array, log10: bool) -> Array:
+def code_block_limit(target: Array, blocks: ArrayLike, log10: bool) -> Array:
     """Largest code-block error rate b that keeps 1 - (1 - b)^C at the target (or its log10)."""
+    blocks = jnp.asarray(blocks, jnp.int32)
     if target.ndim > 1:  # one target per user
         limit = one_minus_exp(-log1p(-target) / blocks.astype(jnp.float32))
         return jnp.log10(limit) if log10 else limit
