@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxrl5g.phy.lookup import log1p, one_minus_exp, take
+from jaxrl5g.phy.lookup import log1p, one_minus_exp, take, unfused
 from jaxrl5g.phy.options import check_table
 
 _MIN_LINEAR = 1e-3  # -30 dB
@@ -114,8 +114,8 @@ def candidate_effective_sinr(
     beta = jnp.asarray(eesm_beta(table))
     mine, floor, own_floor = _grants(sinr, owner, num_users)
     excess = jnp.maximum(sinr - own_floor, 0.0)
-    # an infinite b turns the last sum into the number of PRBs
-    decay = jnp.exp(-excess[..., None] / jnp.append(beta, jnp.inf))  # [..., N, M + 1]
+    # with 1/b = 0 the last sum is the number of PRBs
+    decay = jnp.exp(-excess[..., None] * jnp.append(1.0 / beta, 0.0))  # [..., N, M + 1]
     total = jnp.matmul(mine.astype(jnp.float32), decay, precision=jax.lax.Precision.HIGHEST)
     total, count = total[..., :-1], total[..., -1]
     mean = total / jnp.maximum(count, 1.0)[..., None]
@@ -148,7 +148,7 @@ def owner_effective_sinr(
     mine, floor, own_floor = _grants(sinr, owner, num_users)
     index = jnp.clip(owner, 0, num_users - 1)
     own_beta = jnp.take_along_axis(beta, index, axis=-1, mode="promise_in_bounds")
-    loss = one_minus_exp(jnp.maximum(sinr - own_floor, 0.0) / own_beta)
+    loss = unfused(one_minus_exp(jnp.maximum(sinr - own_floor, 0.0) / own_beta))
     total = jnp.sum(jnp.where(mine, loss[..., None, :], 0.0), axis=-1)
     count = jnp.sum(mine, axis=-1, dtype=jnp.float32)
     effective = floor - beta * log1p(-total / jnp.maximum(count, 1.0))

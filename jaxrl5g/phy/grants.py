@@ -116,10 +116,9 @@ def grant_mcs(
     every = jnp.arange(num_mcs(grants.table), dtype=jnp.int32)
     # one row per grant size, shared by all users (and by a batch with a common target)
     limits = code_block_limit(jnp.asarray(bler_target, jnp.float32), grants.blocks, log10=False)
-    limit = take(limits.reshape(-1), count * limits.shape[1] + every)
+    limit, row = take(limits, count[..., 0]), take(grants.row, count[..., 0])
     sinr_db = jnp.broadcast_to(to_db(sinr_eff)[..., None], limit.shape)
     mcs = jnp.broadcast_to(every, limit.shape)
-    row = grants.at(grants.row, count, every)
     allowed = sionna_bler_at(mcs, row, sinr_db, grants.table) <= limit
     lowest = int(np.argmax(measured_mcs(grants.table, grants.fidelity)))
     chosen = highest_true(allowed)

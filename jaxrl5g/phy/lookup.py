@@ -51,14 +51,15 @@ def to_linear(db: ArrayLike) -> Array:
     return jnp.exp2(jnp.asarray(db, jnp.float32) * (math.log2(10.0) / 10.0))
 
 
-def unfused(flags: Array) -> Array:
-    """The same bool [..., K], computed once.
+def unfused(values: Array) -> Array:
+    """The same bool or finite float32 [..., K], computed once.
 
     A product with the identity matrix, which XLA does not fuse: else it would repeat all that
-    computes the flags, one scalar at a time, inside every reduction that reads them.
+    computes the values, one scalar at a time, inside every reduction that reads them.
     """
-    identity = jnp.eye(flags.shape[-1], dtype=jnp.float32)
-    return jnp.matmul(flags.astype(jnp.float32), identity) > 0.5
+    identity = jnp.eye(values.shape[-1], dtype=jnp.float32)
+    same = jnp.matmul(values.astype(jnp.float32), identity, precision=jax.lax.Precision.HIGHEST)
+    return same > 0.5 if values.dtype == bool else same
 
 
 _WORD = 15
