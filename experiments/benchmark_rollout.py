@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import jaxrl5g
 from jaxrl5g.env import spec
+from jaxrl5g.env.csi import measure as measure_csi
 from jaxrl5g.mac import proportional_fair
 
 
@@ -208,9 +210,10 @@ def cost_of_slot(setting: Setting) -> dict[str, float]:
     """Count what one slot of one environment of a batch must move and compute.
 
     Returns:
-        `state_bytes` (read and written once), `gain_bytes` (this slot's channel, read once) and
-        `transcendentals` (exponentials, logarithms and the like in the program as written, before
-        XLA repeats any of them in its fusions; what a batch shares is divided by its size).
+        `state_bytes` (read and written once), `gain_bytes` (the channel at the PRBs' owners and
+        what a report reads of it) and `transcendentals` (exponentials, logarithms and the like in
+        the program as written, before XLA repeats any of them in its fusions; what a batch shares
+        is divided by its size, what only a slot with a report or a reset needs by their distance).
     """
     env, params = make_env(setting)
     scheduler = proportional_fair()
@@ -219,15 +222,30 @@ def cost_of_slot(setting: Setting) -> dict[str, float]:
     carries = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), carry
     )
-    step = jax.jit(jax.vmap(partial(slot, env, scheduler), in_axes=(None, 0)))
-    analysis = step.lower(params, carries).cost_analysis() or {}
-    cells = params.config.num_cells
+
+    def count(function: Callable[..., Any], *batched: Any) -> float:
+        lowered = jax.jit(jax.vmap(function, (None, *[0] * len(batched)))).lower(params, *batched)
+        return float((lowered.cost_analysis() or {}).get("transcendentals", 0.0)) / batch
+
+    def report(params: Any, state: Any) -> jax.Array:
+        idle = jnp.zeros((params.config.num_cells, params.config.num_prbs))
+        return measure_csi(params.channel.gains(state.drop, state.time), idle, state.mask, params)
+
+    config = params.config
+    keys = jax.random.split(jax.random.key(0), batch)
+    period = config.cqi_period if config.csi == "reported" else 1
+    horizon = int(params.max_steps_in_episode)
+    every_slot = count(partial(slot, env, scheduler), carries)
+    in_reports = count(report, carries.state)
+    in_resets = count(lambda params, key: env.reset_env(key, params), keys)
     traced = spec(setting.env).caches is not None
-    gains = 2 * cells * cells * setting.users * setting.prbs if traced else 0  # int16
+    gains = config.num_cells**2 * setting.prbs * (1 + setting.users / period) if traced else 0
     return {
         "state_bytes": 2.0 * tree_bytes(carry),
-        "gain_bytes": float(gains),
-        "transcendentals": float(analysis.get("transcendentals", 0.0)) / batch,
+        "gain_bytes": 2.0 * gains,  # int16
+        "transcendentals": every_slot
+        - (1 - 1 / period) * in_reports
+        - (1 - 1 / horizon) * in_resets,
     }
 
 

@@ -62,6 +62,17 @@ def test_permuting_tracks_permutes_gains(channel):
 
 
 @pytest.mark.parametrize("channel", CHANNELS, ids=lambda c: type(c).__name__)
+def test_owner_gains_are_entries_of_gains(channel):
+    drop, gains = draw_and_gains(channel, jax.random.key(1), free(2, 5), jnp.int32(4))
+    owner = np.random.default_rng(0).integers(0, 5, (2, 7))
+    at_owners = jax.jit(type(channel).owner_gains)(channel, drop, jnp.int32(4), owner)
+    assert at_owners.shape == (2, 2, 7)
+    for cell, prb in np.ndindex(2, 7):
+        expected = gains[cell, owner[cell, prb], :, prb]
+        np.testing.assert_allclose(at_owners[cell, :, prb], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channel", CHANNELS, ids=lambda c: type(c).__name__)
 def test_pinned_tracks_are_kept_and_not_drawn_again(channel):
     tracks = jnp.array([[-1, 0, -1], [7, -1, 2]])
     drop = draw(channel, jax.random.key(0), tracks, jnp.int32(5))

@@ -99,6 +99,13 @@ def test_gains_are_the_stored_ones_and_clip_at_the_end():
         assert gains.shape == (2, 2, 2, 3) and gains.dtype == np.float32
         expected = 10 ** (steps[[[0, 2], [1, 3]], stored] / 1000)
         np.testing.assert_allclose(gains, expected, rtol=2e-5)
+        owner = jnp.array([[1, 0, 1], [0, 0, 1]])
+        at_owners = np.asarray(CHANNEL.owner_gains(drop, jnp.int32(slot), owner))
+        for cell in range(2):
+            for prb in range(3):
+                np.testing.assert_array_equal(
+                    at_owners[cell, :, prb], gains[cell, owner[cell, prb], :, prb]
+                )
 
 
 def test_disjoint_drops():
