@@ -66,7 +66,7 @@ def measure(
     reference = params.power_budget / config.num_prbs
     own, heard = split_by_source(gains, radiated)
     sinr = _subband_mean(reference * own / (params.noise_power + heard), config)
-    if config.csi == "perfect":
+    if config.csi != "reported":
         reading = 10.0 * jnp.log10(jnp.maximum(sinr, 1e-30))
     else:
         # a CQI names a row of the specification's table, so Sionna's curves never enter

@@ -192,7 +192,7 @@ class DownlinkEnv(environment.Environment):
         def measured(slot):
             return measure(params.channel.gains(state.drop, slot), radiated, state.mask, params)
 
-        if params.config.csi == "perfect":
+        if params.config.csi != "reported":
             return measured(state.time + 1), state.reports_db
         return deliver(state.csi_db, state.reports_db, measured, state.time, params.config)
 
@@ -211,6 +211,12 @@ class DownlinkEnv(environment.Environment):
         else:
             waiting = jnp.zeros(state.mask.shape, jnp.int32)
             free = jnp.ones(state.mask.shape, jnp.int32)
+        cross_snr = None
+        if params.config.csi == "centralised":
+            reference = params.power_budget / params.config.num_prbs
+            cross_snr = params.channel.gains(state.drop, state.time) * (
+                reference / params.noise_power
+            )
         return Observation(
             csi_db=state.csi_db,
             olla_offset_db=state.olla_offset_db,
@@ -220,6 +226,7 @@ class DownlinkEnv(environment.Environment):
             harq_prbs=waiting,
             harq_free=free,
             mask=state.mask,
+            cross_snr=cross_snr,
         )
 
     def is_terminated(self, state: DownlinkState, params: DownlinkParams) -> jax.Array:

@@ -31,7 +31,8 @@ def _gym_dict(space) -> gymnasium.spaces.Dict:
 
 
 def _to_numpy(observation) -> dict[str, np.ndarray]:
-    leaves = {name: np.asarray(value) for name, value in vars(observation).items()}
+    given = vars(observation).items()
+    leaves = {name: np.asarray(value) for name, value in given if value is not None}
     # MultiBinary holds int8
     leaves["mask"] = leaves["mask"].astype(np.int8)
     return leaves

@@ -51,7 +51,7 @@ def observation_space(config: DownlinkConfig) -> spaces.Dict:
     # a block can exceed N_info by the rounding of TS 38.214 5.1.3.2, by under 5 %
     bits = spaces.Box(0.0, 1.05 * peak, users)
     harq = config.harq_processes if config.fidelity == "nr" else 1
-    return spaces.Dict(
+    space = spaces.Dict(
         {
             "csi_db": spaces.Box(CSI_FLOOR_DB, CSI_CEILING_DB, (*users, config.num_subbands)),
             "olla_offset_db": spaces.Box(-OFFSET_LIMIT_DB, OFFSET_LIMIT_DB, users),
@@ -63,3 +63,7 @@ def observation_space(config: DownlinkConfig) -> spaces.Dict:
             "mask": spaces.Box(0, 1, users, jnp.bool_),
         }
     )
+    if config.csi == "centralised":
+        shape = (*users, config.num_cells, config.num_prbs)
+        space.spaces["cross_snr"] = spaces.Box(0.0, float(jnp.finfo(jnp.float32).max), shape)
+    return space

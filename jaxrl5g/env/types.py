@@ -12,7 +12,7 @@ from jaxrl5g.channel import Channel
 from jaxrl5g.phy.harq import COMBINING, HarqState
 
 FIDELITIES = ("shannon", "sionna", "nr")
-CSI_MODES = ("reported", "perfect")
+CSI_MODES = ("reported", "perfect", "centralised")
 REWARDS = ("fairness", "alpha_fair")
 
 
@@ -25,7 +25,8 @@ class DownlinkConfig:
       num_users: U, users per cell including padding, at least 1.
       num_prbs: N, 1 to 275.
       fidelity: "nr" (repaired tables, HARQ), "sionna" (what Sionna SYS does) or "shannon".
-      csi: "reported" (quantised, periodic, late CQI) or "perfect".
+      csi: "reported" (quantised, periodic, late CQI), "perfect" (each cell knows its own users'
+        SINR) or "centralised" (perfect, and every gain between all cells and users).
       mcs_table: 1 (64QAM) or 2 (256QAM) of TS 38.214 5.1.3.1.
       res_per_prb: data resource elements per PRB and slot, 1 to 156.
       slot_seconds: slot duration in s.
@@ -92,8 +93,8 @@ class DownlinkConfig:
 
     @property
     def subband_size(self) -> int:
-        """PRBs behind one CSI value of an observation: 1 under perfect CSI."""
-        return 1 if self.csi == "perfect" else min(self.subband_prbs, self.num_prbs)
+        """PRBs behind one CSI value of an observation: 1 unless it is reported."""
+        return min(self.subband_prbs, self.num_prbs) if self.csi == "reported" else 1
 
     @property
     def num_subbands(self) -> int:
@@ -155,7 +156,7 @@ class DownlinkState(struct.PyTreeNode):
       drop: the channel's drop, with `tracks` int32[C, U].
       mask: bool[C, U], users present.
       csi_db: float32[C, U, S], CSI in use, dB (see `Observation`).
-      reports_db: float32[Q, C, U, S], CQI reports on their way (Q = 0 under perfect CSI).
+      reports_db: float32[Q, C, U, S], CQI reports on their way (Q = 0 unless CSI is reported).
       olla_offset_db: float32[C, U].
       sinr_eff_db: float32[C, U], last effective SINR served, dB ("sionna" adapts to it).
       throughput: float32[C, U], EWMA of acknowledged bits per slot.

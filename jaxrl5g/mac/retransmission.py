@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxrl5g.mac.types import CellConfig, Observation
 
-
 _SERVED = -1  # marks a user whose retransmission has its PRBs
 
 

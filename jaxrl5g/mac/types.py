@@ -26,7 +26,7 @@ class Observation(struct.PyTreeNode):
     """What the base stations know at the start of a slot; every leaf is finite.
 
     C cells, U (padded) users a cell, S subbands of `subband_prbs` PRBs (one PRB each under
-    perfect CSI).
+    perfect or centralised CSI).
 
     Attributes:
       csi_db: float32[C, U, S], SINR in dB that each subband would have with the reference power
@@ -38,6 +38,8 @@ class Observation(struct.PyTreeNode):
       harq_prbs: int32[C, U], PRBs that the oldest waiting retransmission takes; 0 for none.
       harq_free: int32[C, U], HARQ processes free for new data.
       mask: bool[C, U], False for padding.
+      cross_snr: float32[C, U, C, N] under centralised CSI, else None: linear SNR, in this slot,
+        of what user (c, u) hears from cell c' at the reference power.
     """
 
     csi_db: jax.Array
@@ -48,6 +50,7 @@ class Observation(struct.PyTreeNode):
     harq_prbs: jax.Array
     harq_free: jax.Array
     mask: jax.Array
+    cross_snr: jax.Array | None = None
 
 
 class CellConfig(Protocol):
@@ -78,6 +81,8 @@ class CellParams(Protocol):
     def power_budget(self) -> jax.Array: ...
     @property
     def initial_throughput(self) -> jax.Array: ...
+    @property
+    def bler_target(self) -> jax.Array: ...
 
 
 class Scheduler(NamedTuple):

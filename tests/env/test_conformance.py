@@ -18,6 +18,7 @@ def test_registered_environments(env_id):
     [
         {"fidelity": "sionna", "csi": "perfect"},
         {"fidelity": "shannon"},
+        {"num_cells": 2, "csi": "centralised"},
         {
             "num_cells": 2,
             "min_users": 1,
