@@ -8,10 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.configs import config_names, load_config
-from experiments.schedulers import option_of
+from experiments.schedulers import numbers_of, takes_power
 from jaxrl5g import channel
 from jaxrl5g.env import DownlinkConfig, registered, spec
-from jaxrl5g.mac import SCHEDULERS
+from jaxrl5g.mac import POWER_RULES, SCHEDULERS
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,15 @@ def _caches() -> Table:
 
 
 def _schedulers() -> Table:
-    table = _table("schedulers", "name", "number after a colon", "what it does")
+    table = _table("schedulers", "name", "numbers after colons", "+power", "what it does")
     for name, make in SCHEDULERS.items():
-        option = option_of(make)
-        default = "" if option is None or option.default is option.empty else option.default
-        number = "-" if option is None else f"{option.name} {default}".strip()
-        table.add_row(name, number, (make.__doc__ or "").strip().splitlines()[0])
+        numbers = []
+        for option in numbers_of(make):
+            default = "" if option.default is option.empty else f" {option.default}"
+            numbers.append(option.name + default)
+        about = (make.__doc__ or "").strip().splitlines()[0]
+        table.add_row(name, ", ".join(numbers) or "-", "yes" if takes_power(make) else "-", about)
+    table.caption = f"power rules after a plus, as in pf:50+knapsack: {', '.join(POWER_RULES)}"
     return table
 
 

@@ -1,43 +1,62 @@
-"""Schedulers by name: `pf`, `pf:50`, `alpha_fair:0.5`."""
+"""Schedulers by name: `pf`, `pf:50`, `alpha_fair:0.5:200`, `pf:50+knapsack`."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 from experiments.names import UsageError, split_list, unknown
-from jaxrl5g.mac import SCHEDULERS, Scheduler
+from jaxrl5g.mac import POWER_RULES, SCHEDULERS, Scheduler
 
 
-def option_of(make: Callable[..., Any]) -> inspect.Parameter | None:
-    """Return the parameter that a name's `:number` sets, None where it takes none."""
-    return next(iter(inspect.signature(make).parameters.values()), None)
+def numbers_of(make: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters that a name's `:numbers` set, in order."""
+    parameters = inspect.signature(make).parameters.values()
+    return [p for p in parameters if not isinstance(p.default, bool | str)]
+
+
+def takes_power(make: Callable[..., Any]) -> bool:
+    """Return whether a name may be followed by `+POWER`."""
+    return "power" in inspect.signature(make).parameters
 
 
 def parse_scheduler(name: str) -> Scheduler:
-    """Make the scheduler called `name`, optionally `name:number`.
+    """Make the scheduler called `name[:number...][+power]`.
 
-    The number is the first argument: the averaging window in slots of `pf` and `bet`, the
-    exponent of `alpha_fair`.
+    The numbers are the maker's arguments in order: the averaging window in slots of `pf` and
+    `bet`, the exponent and the window of `alpha_fair`. The power rule is equal where not given.
 
     Raises:
-        UsageError: unknown name (the nearest is given), or a number that is missing, not wanted
-            or out of range.
+        UsageError: unknown name or power rule (the nearest is given), or a number that is missing,
+            not wanted or out of range.
     """
-    base, colon, number = name.partition(":")
+    stem, plus, power = name.partition("+")
+    base, *numbers = stem.split(":")
     if base not in SCHEDULERS:
         raise unknown("scheduler", base, SCHEDULERS)
     make = SCHEDULERS[base]
-    option = option_of(make)
-    if not colon:
-        if option is not None and option.default is inspect.Parameter.empty:
+    options = numbers_of(make)
+    if len(numbers) > len(options):
+        wanted = ", ".join(option.name for option in options) or "no number"
+        raise UsageError(f"scheduler {base!r} takes {wanted}, got {name!r}.")
+    for option in options[len(numbers) :]:
+        if option.default is inspect.Parameter.empty:
             raise UsageError(f"scheduler {base!r} needs its {option.name}, such as {base}:0.5.")
-        return make()
-    if option is None:
-        raise UsageError(f"scheduler {base!r} takes no number, got {name!r}.")
+    keywords = {}
+    if plus:
+        if not takes_power(make):
+            raise UsageError(f"scheduler {base!r} takes no power rule, got {name!r}.")
+        if power not in POWER_RULES:
+            raise unknown("power rule", power, POWER_RULES)
+        keywords["power"] = power
     try:
-        return make(float(number))
+        given = [_number(text, option) for text, option in zip(numbers, options, strict=False)]
+        return make(*given, **keywords)
     except ValueError as error:
         raise UsageError(f"scheduler {name!r}: {error}") from None
+
+
+def _number(text: str, option: inspect.Parameter) -> float | int:
+    return int(text) if type(option.default) is int and text.isdecimal() else float(text)
 
 
 def parse_schedulers(names: str) -> dict[str, Scheduler]:

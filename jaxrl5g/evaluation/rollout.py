@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,19 +51,29 @@ def _episode(env, scheduler, key, tracks, params, num_slots, record):
     return folded, stacked
 
 
-@partial(jax.jit, static_argnames=("env", "scheduler", "num_slots", "warm_up", "chunk"))
-def _tally_drops(env, scheduler, keys, tracks, params, num_slots, warm_up, chunk) -> Tally:
+@partial(jax.jit, static_argnames=("env", "make", "num_slots", "warm_up", "chunk"))
+def _tally(env, make, settings, keys, tracks, params, num_slots, warm_up, chunk) -> Tally:
+    """Tallies of E episodes; `settings`, `keys` and `tracks` have leading axis E."""
     config = params.config
     top = phy.num_mcs(config.mcs_table) - 1
 
     def record(tally, info, index):
         return add_slot(tally, info, index >= warm_up, top, config.slot_seconds), None
 
-    def one(drop):
-        key, tracks = drop
-        return _episode(env, scheduler, key, tracks, params, num_slots, record)[0]
+    def one(episode):
+        setting, key, tracks = episode
+        return _episode(env, make(*setting), key, tracks, params, num_slots, record)[0]
 
-    return jax.lax.map(one, (keys, tracks), batch_size=chunk)
+    return jax.lax.map(one, (settings, keys, tracks), batch_size=chunk)
+
+
+class _Always(NamedTuple):
+    """Makes the same scheduler from no setting; equal, and so compiled once, for equal ones."""
+
+    scheduler: Scheduler
+
+    def __call__(self) -> Scheduler:
+        return self.scheduler
 
 
 def _num_slots(params: DownlinkParams, warm_up: int) -> int:
@@ -108,21 +119,56 @@ def evaluate(
     Raises:
       ValueError: more drops than the channel has disjoint ones, or no slots left to count.
     """
+    family = evaluate_family(
+        env, params, _Always(scheduler), ((),), key, num_drops, warm_up=warm_up, chunk=chunk
+    )
+    return family[0]
+
+
+def evaluate_family(
+    env: DownlinkEnv,
+    params: DownlinkParams,
+    make: Callable[..., Scheduler],
+    settings: Sequence[Sequence[float]],
+    key: jax.Array,
+    num_drops: int,
+    *,
+    warm_up: int = WARM_UP_SLOTS,
+    chunk: int = 32,
+) -> list[Metrics]:
+    """`evaluate` for many settings of one kind of scheduler, compiled once.
+
+    Args:
+      make: gives a scheduler for a setting's numbers, which are traced.
+      settings: K rows of as many numbers as `make` takes.
+      The others are those of `evaluate`; every setting meets the same drops.
+
+    Returns:
+      K `Metrics`, in the order of the settings.
+
+    Raises:
+      ValueError: as `evaluate`, or no setting.
+    """
     if num_drops < 1:
         raise ValueError(f"num_drops must be at least 1, got {num_drops}.")
+    if not settings:
+        raise ValueError("settings must hold at least one row.")
     num_slots = _num_slots(params, warm_up)
-    tracks = jnp.asarray(drop_tracks(params, num_drops))
-    tally = _tally_drops(
-        env,
-        scheduler,
-        _drop_keys(key, num_drops),
-        tracks,
-        params,
-        num_slots,
-        warm_up,
-        min(chunk, num_drops),
+    count = len(settings)
+    columns = tuple(
+        jnp.repeat(jnp.asarray(column, jnp.float32), num_drops)
+        for column in zip(*settings, strict=True)
     )
-    return summarise(tally, num_slots - warm_up, params.config, PRB_BANDWIDTH_HZ)
+    tracks = np.tile(drop_tracks(params, num_drops), (count, 1, 1))
+    keys = jnp.tile(_drop_keys(key, num_drops), count)
+    chunk = min(chunk, count * num_drops)
+    tally = _tally(env, make, columns, keys, tracks, params, num_slots, warm_up, chunk)
+    parts = [
+        jax.tree.map(lambda leaf, i=i: leaf[i * num_drops : (i + 1) * num_drops], tally)
+        for i in range(count)
+    ]
+    counted = num_slots - warm_up
+    return [summarise(part, counted, params.config, PRB_BANDWIDTH_HZ) for part in parts]
 
 
 @partial(jax.jit, static_argnames=("env", "scheduler", "num_slots"))

@@ -1,140 +1,208 @@
-"""Classical PRB schedulers, each with equal power.
+"""Classical PRB schedulers, each with a power rule.
 
 All of them reserve retransmissions first, then hand the free PRBs to eligible users: the user
 with the largest metric takes the PRB, ties to the lowest index. Rates are predicted bits per PRB.
+The weights that a rule maximises, 1 / T^alpha, are also what the power rule values a bit at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from jaxrl5g.mac.power import equal_power
+from jaxrl5g.mac.power_rules import POWER_RULES, Assignment
 from jaxrl5g.mac.rates import per_prb, predicted_rates
-from jaxrl5g.mac.retransmission import reserve_retransmissions
+from jaxrl5g.mac.retransmission import Reservation, reserve_retransmissions
 from jaxrl5g.mac.types import Allocation, CellConfig, CellParams, Observation, Scheduler
 
-
-def _allocate(owner: jax.Array, params: CellParams) -> Allocation:
-    return Allocation(owner=owner, power=equal_power(owner, params.power_budget))
+Number = jax.Array | float
 
 
-def _largest_metric(metric: jax.Array, observation: Observation, config: CellConfig) -> jax.Array:
-    """Owner of every PRB: reserved, else the eligible user of largest metric >= 0 [C, U, S]."""
-    reserved, eligible = reserve_retransmissions(observation, config)
+def allocate(
+    reservation: Reservation,
+    chosen: jax.Array,
+    weights: jax.Array,
+    observation: Observation,
+    params: CellParams,
+    power: str,
+) -> Allocation:
+    """Reserved PRBs to their holders, the others to `chosen` int32[C, N]; power by rule.
+
+    Args:
+      weights: float32[C, U], value of a bit to each user.
+      power: name in `POWER_RULES`.
+    """
+    free = reservation.owner < 0
+    owner = jnp.where(free, chosen, reservation.owner)
+    assignment = Assignment(owner, free & (owner >= 0), weights)
+    return Allocation(owner, POWER_RULES[power](assignment, observation, params))
+
+
+def largest_metric(metric: jax.Array, eligible: jax.Array, config: CellConfig) -> jax.Array:
+    """The eligible user of largest metric >= 0 on every PRB, int32[C, N]; -1 without any.
+
+    Args:
+      metric: float32[C, U, S]; eligible: bool[C, U].
+    """
     metric = jnp.where(eligible[..., None], metric, -1.0)
     largest = jnp.max(metric, axis=-2, keepdims=True)
     users = jnp.arange(config.num_users, dtype=jnp.int32)[:, None]
     # two plain reductions: an argmax would be fused with all that computes the metric
     best = jnp.min(jnp.where(metric == largest, users, config.num_users), axis=-2)
-    best = jnp.where(largest[..., 0, :] >= 0, best, -1)
-    return jnp.where(reserved >= 0, reserved, per_prb(best, config))
+    return per_prb(jnp.where(largest[..., 0, :] >= 0, best, -1), config)
 
 
-def _average(mean: jax.Array, bits: jax.Array, window: jax.Array | float) -> jax.Array:
+def average(mean: jax.Array, bits: jax.Array, window: Number) -> jax.Array:
     """EWMA T <- (1 - 1/window) T + bits/window of acknowledged bits."""
     return mean + (bits - mean) / window
 
 
-def _initial_average(params: CellParams) -> jax.Array:
+def initial_average(params: CellParams) -> jax.Array:
+    """The environment's initial throughput for every user, float32[C, U], bits per slot."""
     shape = (params.config.num_cells, params.config.num_users)
     return jnp.broadcast_to(jnp.asarray(params.initial_throughput, jnp.float32), shape)
 
 
-def max_rate() -> Scheduler:
-    """Max C/I: each PRB to the user with the highest predicted rate."""
+def max_rate(power: str = "equal") -> Scheduler:
+    """Max C/I: each PRB to the user with the highest predicted rate.
+
+    Args:
+      power: rule of `POWER_RULES`.
+
+    Raises:
+      ValueError: unknown power rule.
+    """
+    power = _power_rule(power)
 
     def apply(key, observation, carry, params):
         del key
+        reservation = reserve_retransmissions(observation, params.config)
         rates = predicted_rates(observation, params)
-        return _allocate(_largest_metric(rates, observation, params.config), params), carry
+        chosen = largest_metric(rates, reservation.eligible, params.config)
+        weights = jnp.ones_like(observation.throughput)
+        return allocate(reservation, chosen, weights, observation, params, power), carry
 
     return Scheduler(lambda params: (), apply)
 
 
-def _price(mean: jax.Array, exponent: float) -> jax.Array:
+def price(mean: jax.Array, exponent: Number) -> jax.Array:
     """T^exponent, kept away from 0; a power only where one is needed."""
     mean = jnp.maximum(mean, 1e-6)
-    return mean if exponent == 1.0 else mean**exponent
+    return mean if _known(exponent) and exponent == 1.0 else mean**exponent
 
 
-def _fair(exponent: float, window: float, use_rates: bool = True) -> Scheduler:
+def _fair(exponent: Number, window: Number, power: str, use_rates: bool = True) -> Scheduler:
     """Parallel rule: argmax of r / T^exponent on every PRB (r = 1 without rates)."""
 
     def apply(key, observation, mean, params):
         del key
-        mean = _average(mean, observation.acked_bits, window)
+        mean = average(mean, observation.acked_bits, window)
+        reservation = reserve_retransmissions(observation, params.config)
         flat = jnp.ones_like(observation.csi_db)
         rates = predicted_rates(observation, params) if use_rates else flat
-        metric = rates / _price(mean, exponent)[..., None]
-        return _allocate(_largest_metric(metric, observation, params.config), params), mean
+        cost = price(mean, exponent)
+        chosen = largest_metric(rates / cost[..., None], reservation.eligible, params.config)
+        return allocate(reservation, chosen, 1.0 / cost, observation, params, power), mean
 
-    return Scheduler(_initial_average, apply)
+    return Scheduler(initial_average, apply)
 
 
-def _sequential_fair(exponent: float, window: float) -> Scheduler:
+def _sequential_fair(exponent: Number, window: Number, power: str) -> Scheduler:
     """Sequential rule: PRB after PRB, T counting what the slot has handed out so far."""
 
     def apply(key, observation, mean, params):
         del key
         config = params.config
-        mean = _average(mean, observation.acked_bits, window)
+        mean = average(mean, observation.acked_bits, window)
         rates = per_prb(predicted_rates(observation, params), config)
-        reserved, eligible = reserve_retransmissions(observation, config)
+        reservation = reserve_retransmissions(observation, config)
+        eligible = reservation.eligible
 
         def prb(mean, column):
             rate, held = column
-            metric = jnp.where(eligible, rate / _price(mean, exponent), -jnp.inf)
+            metric = jnp.where(eligible, rate / price(mean, exponent), -jnp.inf)
             best = jnp.where(jnp.any(eligible, -1), jnp.argmax(metric, -1), -1)
             owner = jnp.where(held >= 0, held, best).astype(jnp.int32)
             served = jnp.arange(config.num_users) == owner[:, None]
             return mean + jnp.where(served, rate, 0.0) / window, owner
 
-        columns = (jnp.moveaxis(rates, -1, 0), reserved.T)
+        columns = (jnp.moveaxis(rates, -1, 0), reservation.owner.T)
         _, owner = jax.lax.scan(prb, mean, columns)
-        return _allocate(owner.T, params), mean
+        weights = 1.0 / price(mean, exponent)
+        return allocate(reservation, owner.T, weights, observation, params, power), mean
 
-    return Scheduler(_initial_average, apply)
+    return Scheduler(initial_average, apply)
 
 
-def _window(window: float) -> float:
-    if not window >= 1:
+def _known(number: Number) -> bool:
+    """Not a tracer: many windows or exponents can be evaluated by one compiled program."""
+    return not isinstance(number, Tracer)
+
+
+def check_window(window: Number) -> Number:
+    """Return the window unchanged.
+
+    Raises:
+      ValueError: below 1 slot.
+    """
+    if _known(window) and not window >= 1:
         raise ValueError(f"window must be at least 1 slot, got {window!r}.")
-    return float(window)
+    return window
 
 
-def alpha_fair(alpha: float, window: float = 100, sequential: bool = False) -> Scheduler:
+def check_alpha(alpha: Number) -> Number:
+    """Return the fairness exponent unchanged.
+
+    Raises:
+      ValueError: below 0.
+    """
+    if _known(alpha) and not alpha >= 0:
+        raise ValueError(f"alpha must be at least 0, got {alpha!r}.")
+    return alpha
+
+
+def _power_rule(power: str) -> str:
+    if power not in POWER_RULES:
+        raise ValueError(f"power must be one of {', '.join(POWER_RULES)}, got {power!r}.")
+    return power
+
+
+def alpha_fair(
+    alpha: Number, window: Number = 100, sequential: bool = False, power: str = "equal"
+) -> Scheduler:
     """Alpha-fair rule: argmax of r / T^alpha (0 max rate, 1 proportional fair, large max-min).
 
     Args:
-      alpha: fairness exponent, at least 0.
-      window: slots over which the scheduler averages acknowledged bits, at least 1.
+      alpha: fairness exponent, at least 0; may be traced.
+      window: slots over which the scheduler averages acknowledged bits, at least 1; may be traced.
       sequential: count each PRB handed out within the slot before the next is.
+      power: rule of `POWER_RULES`, with 1 / T^alpha as the value of a bit.
 
     Raises:
-      ValueError: alpha below 0 or window below 1.
+      ValueError: alpha below 0, window below 1, or unknown power rule.
     """
-    if not alpha >= 0:
-        raise ValueError(f"alpha must be at least 0, got {alpha!r}.")
-    window = _window(window)
-    return _sequential_fair(alpha, window) if sequential else _fair(alpha, window)
+    kind = _sequential_fair if sequential else _fair
+    return kind(check_alpha(alpha), check_window(window), _power_rule(power))
 
 
-def proportional_fair(window: float = 100, sequential: bool = False) -> Scheduler:
+def proportional_fair(
+    window: Number = 100, sequential: bool = False, power: str = "equal"
+) -> Scheduler:
     """Proportional fair: argmax of r / T, parallel over PRBs as in Sionna, or sequential."""
-    return alpha_fair(1.0, window, sequential)
+    return alpha_fair(1.0, window, sequential, power)
 
 
-def blind_equal_throughput(window: float = 100) -> Scheduler:
+def blind_equal_throughput(window: Number = 100, power: str = "equal") -> Scheduler:
     """Blind equal throughput: argmax of 1 / T; rates break no tie."""
-    return _fair(1.0, _window(window), use_rates=False)
+    return _fair(1.0, check_window(window), _power_rule(power), use_rates=False)
 
 
-def round_robin() -> Scheduler:
+def round_robin(power: str = "equal") -> Scheduler:
     """Free PRBs dealt out one by one in user order; the next slot goes on where this one ended."""
+    power = _power_rule(power)
 
     def deal(eligible, free, last, num_users):
         users = jnp.arange(num_users)
@@ -152,20 +220,11 @@ def round_robin() -> Scheduler:
     def apply(key, observation, last, params):
         del key
         config = params.config
-        reserved, eligible = reserve_retransmissions(observation, config)
+        reservation = reserve_retransmissions(observation, config)
         owner, last = jax.vmap(partial(deal, num_users=config.num_users))(
-            eligible, reserved < 0, last
+            reservation.eligible, reservation.owner < 0, last
         )
-        return _allocate(jnp.where(reserved >= 0, reserved, owner), params), last
+        weights = jnp.ones_like(observation.throughput)
+        return allocate(reservation, owner, weights, observation, params, power), last
 
     return Scheduler(lambda params: jnp.full(params.config.num_cells, -1, jnp.int32), apply)
-
-
-SCHEDULERS: dict[str, Callable[..., Scheduler]] = {
-    "pf": proportional_fair,
-    "rr": round_robin,
-    "max_rate": max_rate,
-    "alpha_fair": alpha_fair,
-    "bet": blind_equal_throughput,
-}
-"""Short names used on the command line and in results."""

@@ -1,6 +1,12 @@
 """Physical layer: transport blocks, effective SINR, error model, link adaptation, CQI."""
 
-from jaxrl5g.phy.cqi import cqi_sinr_db, cqi_thresholds_db, predicted_rate, quantise_cqi
+from jaxrl5g.phy.cqi import (
+    cqi_sinr_db,
+    cqi_thresholds_db,
+    predicted_rate,
+    quantise_cqi,
+    rate_steps,
+)
 from jaxrl5g.phy.effective_sinr import (
     candidate_effective_sinr,
     eesm_beta,
@@ -48,6 +54,7 @@ __all__ = [
     "owner_effective_sinr",
     "predicted_rate",
     "quantise_cqi",
+    "rate_steps",
     "required_sinr",
     "select_mcs",
     "spectral_efficiency",

@@ -157,8 +157,11 @@ def cqi_sinr_db(cqi: ArrayLike, table: int = 1, fidelity: str = "nr") -> Array:
 
 
 @functools.cache
-def _rate_steps(table: int, fidelity: str) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending linear thresholds, float32, and the efficiency gained at each, int32 / 2048."""
+def rate_steps(table: int, fidelity: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps of `predicted_rate`: ascending linear thresholds, float32, and the gain at each.
+
+    Gains are int32 in units of 1/2048 bit per resource element.
+    """
     orders, rates = mcs_arrays(table)
     efficiency = orders * rates.astype(np.float64)
     thresholds = mcs_thresholds_db(table, fidelity)
@@ -196,7 +199,7 @@ def predicted_rate(sinr: ArrayLike, table: int = 1, fidelity: str = "nr") -> Arr
     if fidelity == "shannon":
         orders, rates = mcs_arrays(table)
         return jnp.minimum(jnp.log2(1.0 + sinr), float(np.max(orders * rates)))
-    thresholds, gains = _rate_steps(table, fidelity)
+    thresholds, gains = rate_steps(table, fidelity)
     first = jnp.minimum(sinr * float(gains[0] / thresholds[0]), float(gains[0]))
     # unrolled: in a reduction over thresholds XLA would compute the SINR anew for each of them;
     # in integers: a CPU takes five times as long to add the floats

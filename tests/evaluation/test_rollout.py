@@ -6,7 +6,7 @@ import pytest
 
 import jaxrl5g
 from jaxrl5g import mac
-from jaxrl5g.evaluation import drop_tracks, evaluate, record_episode
+from jaxrl5g.evaluation import drop_tracks, evaluate, evaluate_family, record_episode
 
 ENV, PARAMS = jaxrl5g.make("TinyDownlink-v0", fidelity="sionna", max_steps_in_episode=60)
 KEY = jax.random.key(3)
@@ -94,3 +94,14 @@ def test_wrong_arguments_are_named(drops, warm_up, message):
 def test_the_default_warm_up_needs_a_longer_episode():
     with pytest.raises(ValueError, match="horizon of 60, got 100"):
         evaluate(ENV, PARAMS, ROUND_ROBIN, KEY, 1)
+
+
+def test_a_family_is_its_members_one_by_one():
+    settings = [(0.0, 50.0), (1.0, 50.0), (1.0, 10.0)]
+    options = {"warm_up": 20, "chunk": 4}
+    family = evaluate_family(ENV, PARAMS, mac.alpha_fair, settings, KEY, 3, **options)
+    assert len(family) == 3
+    for setting, found in zip(settings, family, strict=True):
+        assert_same(found, measured(mac.alpha_fair(*setting), drops=3))
+    with pytest.raises(ValueError, match="settings must hold at least one row"):
+        evaluate_family(ENV, PARAMS, mac.alpha_fair, [], KEY, 3, warm_up=20)

@@ -1,0 +1,124 @@
+"""Power rules that schedulers can be combined with: from an assignment to watts.
+
+Reserved retransmissions get the reference power (budget / N a PRB), since they repeat a block
+whose MCS is fixed; a rule shares out the rest of the budget over the PRBs with new data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl5g import phy
+from jaxrl5g.mac.fair_power import fair_power
+from jaxrl5g.mac.mcs_power import mcs_aware_power
+from jaxrl5g.mac.numerics import of_owner
+from jaxrl5g.mac.power import equal_power
+from jaxrl5g.mac.rates import per_prb
+from jaxrl5g.mac.types import CellParams, Observation
+from jaxrl5g.mac.water_filling import water_filling
+
+
+class Assignment(NamedTuple):
+    """Who holds each PRB, and what a bit is worth to whom.
+
+    Attributes:
+      owner: int32[C, N], -1 for none.
+      new_data: bool[C, N], owned and not held for a retransmission.
+      weights: float32[C, U], value of one bit to each user.
+    """
+
+    owner: jax.Array
+    new_data: jax.Array
+    weights: jax.Array
+
+
+PowerRule = Callable[[Assignment, Observation, CellParams], jax.Array]
+
+
+def reference_power(params: CellParams) -> jax.Array:
+    """Watts per PRB at which CSI is reported: budget / N."""
+    return jnp.asarray(params.power_budget, jnp.float32) / params.config.num_prbs
+
+
+def owner_gains(owner: jax.Array, observation: Observation, params: CellParams) -> jax.Array:
+    """Predicted SINR per watt of each PRB at its owner, float32[C, N]; 0 where unowned."""
+    sinr = phy.to_linear(per_prb(observation.csi_db, params.config))
+    index = jnp.maximum(owner, 0)[:, None, :]
+    at_owner = jnp.take_along_axis(sinr, index, axis=1)[:, 0]
+    return jnp.where(owner >= 0, at_owner, 0.0) / reference_power(params)
+
+
+def _equal(assignment: Assignment, observation: Observation, params: CellParams) -> jax.Array:
+    del observation
+    return equal_power(assignment.owner, params.power_budget)
+
+
+def budget_left(
+    owner: jax.Array, new_data: jax.Array, params: CellParams
+) -> tuple[jax.Array, jax.Array]:
+    """Power of retransmissions, float32[C, N], and what of the budget is left, float32[C]."""
+    held = (owner >= 0) & ~new_data
+    reserved = jnp.where(held, reference_power(params), 0.0)
+    return reserved, jnp.maximum(params.power_budget - jnp.sum(reserved, axis=-1), 0.0)
+
+
+def _water_filling(
+    assignment: Assignment, observation: Observation, params: CellParams
+) -> jax.Array:
+    owner = jnp.where(assignment.new_data, assignment.owner, -1)
+    gains = owner_gains(owner, observation, params)
+    weights = of_owner(assignment.weights, owner)
+    reserved, left = budget_left(assignment.owner, assignment.new_data, params)
+    return jnp.where(assignment.new_data, water_filling(gains, left, weights), reserved)
+
+
+def _fair(assignment: Assignment, observation: Observation, params: CellParams) -> jax.Array:
+    """Sionna's rule between users, even over each user's PRBs."""
+    num_users = params.config.num_users
+    owner = jnp.where(assignment.new_data, assignment.owner, -1)
+    gains = owner_gains(owner, observation, params)
+    mine = owner[:, None, :] == jnp.arange(num_users)[:, None]
+    count = jnp.sum(mine, axis=-1)
+    mean_gain = jnp.sum(jnp.where(mine, gains[:, None, :], 0.0), axis=-1) / jnp.maximum(count, 1)
+    reserved, left = budget_left(assignment.owner, assignment.new_data, params)
+    user = fair_power(mean_gain, count, left, fairness=1.0)
+    power = of_owner(user / jnp.maximum(count, 1), owner)
+    return jnp.where(assignment.new_data, power, reserved)
+
+
+def knapsack_power(
+    assignment: Assignment, observation: Observation, params: CellParams
+) -> tuple[jax.Array, jax.Array]:
+    """MCS-aware power for an assignment; see `mcs_aware_power`.
+
+    Returns:
+      power float32[C, N], and the weighted bits of new data expected of it, float32[C].
+
+    Raises:
+      ValueError: the fidelity is not "nr": only there does power decide the MCS.
+    """
+    if params.config.fidelity != "nr":
+        raise ValueError(
+            'knapsack power needs fidelity "nr", where power decides the MCS, '
+            f"got {params.config.fidelity!r}."
+        )
+    owner, new_data, weights = assignment
+    choice = mcs_aware_power(observation, owner, params, weights, reserved=(owner >= 0) & ~new_data)
+    return choice.power, choice.value
+
+
+def _knapsack(assignment: Assignment, observation: Observation, params: CellParams) -> jax.Array:
+    return knapsack_power(assignment, observation, params)[0]
+
+
+POWER_RULES: dict[str, PowerRule] = {
+    "equal": _equal,
+    "water_filling": _water_filling,
+    "fair": _fair,
+    "knapsack": _knapsack,
+}
+"""Short names used by schedulers and on the command line."""
