@@ -53,6 +53,9 @@ class Outcome(struct.PyTreeNode):
     harq: HarqState
 
 
+_LEAST_SINR = 1e-30
+
+
 def _of_owner(values: jax.Array, owner: jax.Array) -> jax.Array:
     """The owner's value on every PRB: [C, U, N] -> [C, N]; that of user 0 where muted."""
     index = jnp.maximum(owner, 0)[:, None, :]
@@ -70,7 +73,9 @@ def _on_air(
         owner, power = jnp.where(dark, -1, owner), jnp.where(dark, 0.0, power)
     gains = params.channel.owner_gains(state.drop, state.time, holder)
     own, heard = split_by_source(gains, power)
-    return owner, power, power * own / (params.noise_power + heard)
+    sinr = power * (own / (params.noise_power + heard))
+    # a PRB on the air belongs to its block however weak it is heard
+    return owner, power, jnp.where(power > 0, jnp.maximum(sinr, _LEAST_SINR), 0.0)
 
 
 def _grants(config: DownlinkConfig) -> phy.Grants:
