@@ -17,6 +17,7 @@ from experiments.benchmark_sionna import measure_sionna
 from experiments.machine_floor import exponential_rate, floor_seconds, memory_bandwidth
 from experiments.names import UsageError, integers, split_list, unknown
 from experiments.record import provenance, write_json
+from experiments.schedulers import parse_scheduler
 from jaxrl5g.env import registered, spec
 from jaxrl5g.env.types import FIDELITIES
 
@@ -25,7 +26,7 @@ _SIZES = ((4, 12), (8, 25), (16, 51), (16, 106), (32, 106))
 
 @dataclass(frozen=True)
 class BenchmarkEnv:
-    """Time the environment under PF and equal power.
+    """Time the environment under a scheduler, by default PF with equal power.
 
     Counts cell-slots per second through the environment's own step, autoreset included, against
     batch size and fidelity; beside it Sionna SYS's closed loop where the `sionna` extra is
@@ -36,6 +37,7 @@ class BenchmarkEnv:
       python -m experiments benchmark env
       python -m experiments benchmark env --quick --fidelities nr
       python -m experiments benchmark env --env RayleighDownlink-v0 --batches 128,1024,8192
+      python -m experiments benchmark env --scheduler equal_quotas --fidelities nr --no-sionna
     """
 
     out: Path = Path("runs/benchmark-env.json")
@@ -46,6 +48,8 @@ class BenchmarkEnv:
     """Environments side by side, comma-separated."""
     fidelities: str = "sionna,nr,shannon"
     """Link models, comma-separated."""
+    scheduler: str = "pf"
+    """Scheduler, named as for `evaluate`; Sionna's loop is PF with equal power."""
     users: int = 16
     """Users per cell."""
     prbs: int = 51
@@ -78,7 +82,13 @@ def run(options: BenchmarkEnv, argv: list[str]) -> dict[str, Any]:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("machine floor", total=None)
         bandwidth, exponentials = memory_bandwidth(), exponential_rate()
-        base = Setting(options.env, users=options.users, prbs=options.prbs, repeats=repeats)
+        base = Setting(
+            options.env,
+            scheduler=options.scheduler,
+            users=options.users,
+            prbs=options.prbs,
+            repeats=repeats,
+        )
         floors = {}
         for fidelity in fidelities:
             cost = cost_of_slot(dataclasses.replace(base, fidelity=fidelity))
@@ -93,8 +103,15 @@ def run(options: BenchmarkEnv, argv: list[str]) -> dict[str, Any]:
         if not options.quick:
             for users, prbs in _SIZES:
                 progress.update(task, description=f"{users} users x {prbs} PRBs")
-                size = Setting(fidelity=fidelities[0], batch=128, users=users, prbs=prbs)
-                sizes.append(measure(dataclasses.replace(size, repeats=repeats)))
+                size = Setting(
+                    fidelity=fidelities[0],
+                    scheduler=options.scheduler,
+                    batch=128,
+                    users=users,
+                    prbs=prbs,
+                    repeats=repeats,
+                )
+                sizes.append(measure(size))
         memory = None
         if on_cpu and not options.quick:
             progress.update(task, description="peak memory of 1024 environments")
@@ -132,6 +149,7 @@ def run(options: BenchmarkEnv, argv: list[str]) -> dict[str, Any]:
 def _checked(options: BenchmarkEnv) -> tuple[tuple[int, ...], tuple[str, ...]]:
     if options.env not in registered():
         raise unknown("environment id", options.env, registered())
+    parse_scheduler(options.scheduler)
     batches = integers("--batches", options.batches)
     if options.quick:
         batches = tuple(sorted({batches[0], min(batches, key=lambda size: abs(size - 128))}))
@@ -222,9 +240,11 @@ def _form(row: dict[str, Any]) -> str:
 
 def _print(console: Console, results: dict[str, Any]) -> None:
     hardware = results["hardware"]
-    title = f"{results['config']['env']} on {hardware['cpu']}, {hardware['cores']} cores"
-    if jax.default_backend() != "cpu":
-        title = f"{results['config']['env']} on {', '.join(hardware['devices'])}"
+    title = f"{results['config']['env']}, {results['config']['scheduler']}, on "
+    if jax.default_backend() == "cpu":
+        title += f"{hardware['cpu']}, {hardware['cores']} cores"
+    else:
+        title += ", ".join(hardware["devices"])
     table = Table(title=title, title_justify="left")
     for column in ("fidelity", "batch", "form"):
         table.add_column(column)

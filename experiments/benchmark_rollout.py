@@ -22,9 +22,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 import jaxrl5g
+from experiments.schedulers import parse_scheduler
 from jaxrl5g.env import spec
 from jaxrl5g.env.csi import measure as measure_csi
-from jaxrl5g.mac import proportional_fair
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Setting:
     Attributes:
         env: environment id.
         fidelity: link model.
+        scheduler: name, as `evaluate` takes it.
         batch: environments, over all devices.
         chunk: environments stepped side by side by `vmap`; larger batches run as consecutive
             chunks of whole rollouts, which keeps the state in the processor's cache. 0 = batch.
@@ -46,6 +47,7 @@ class Setting:
 
     env: str = "RayleighDownlink-v0"
     fidelity: str = "nr"
+    scheduler: str = "pf"
     batch: int = 1
     chunk: int = 0
     users: int = 16
@@ -146,7 +148,7 @@ def measure(setting: Setting) -> dict[str, Any]:
             f"of {setting.width}."
         )
     env, params = make_env(setting)
-    scheduler = proportional_fair()
+    scheduler = parse_scheduler(setting.scheduler)
     run = partial(rollout, env, scheduler, setting)
     if setting.devices > 1:
         mesh = Mesh(np.array(jax.devices()[: setting.devices]), ("batch",))
@@ -216,7 +218,7 @@ def cost_of_slot(setting: Setting) -> dict[str, float]:
         is divided by its size, what only a slot with a report or a reset needs by their distance).
     """
     env, params = make_env(setting)
-    scheduler = proportional_fair()
+    scheduler = parse_scheduler(setting.scheduler)
     batch = 128
     carry = jax.eval_shape(partial(start, env, scheduler), params, jax.random.key(0))
     carries = jax.tree.map(

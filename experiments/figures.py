@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from jaxrl5g.evaluation.statistics import bootstrap_interval
 
 # Okabe and Ito's palette without its yellow, which is faint on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "h", "*")
 _LINES = ("-", "--", "-.", ":")
 _MUTED = "#E8E8E8"
 _LEAST_MBITS = 0.01  # left end of the throughput axis, Mbit/s
@@ -29,7 +29,7 @@ def throughput_cdf(metrics: Mapping[str, Any], path: Path, title: str) -> None:
         path: of the PNG file.
         title: above the axes.
     """
-    figure, axes = _figure(title)
+    figure, axes = new_figure(title)
     for index, (name, found) in enumerate(metrics.items()):
         rates = np.sort(np.asarray(found.user_throughput, float).ravel()) * 1e-6
         rates = rates[~np.isnan(rates)]
@@ -53,17 +53,17 @@ def throughput_jain(metrics: Mapping[str, Any], path: Path, title: str) -> None:
         path: of the PNG file.
         title: above the axes.
     """
-    figure, axes = _figure(title)
+    figure, axes = new_figure(title)
     for index, (name, found) in enumerate(metrics.items()):
-        colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         jain, cell = np.asarray(found.jain), np.asarray(found.cell_throughput) * 1e-6
         axes.scatter(jain, cell, s=14, color=colour, marker=marker, alpha=0.35, lw=0)
         across, up = bootstrap_interval(jain), bootstrap_interval(cell)
         axes.errorbar(
             across.value,
             up.value,
-            xerr=_bars(across),
-            yerr=_bars(up),
+            xerr=error_bars(across),
+            yerr=error_bars(up),
             color=colour,
             marker=marker,
             ms=9,
@@ -124,8 +124,9 @@ def save(figure: Figure, path: Path) -> None:
     os.replace(partial, path)
 
 
-def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+def new_figure(title: str, size: tuple[float, float] = (6.4, 4.4)) -> tuple[Figure, Axes]:
+    """Return a figure of `size` in inches with one set of axes in the house style."""
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
@@ -134,9 +135,10 @@ def _figure(title: str) -> tuple[Figure, Axes]:
 
 
 def _style(index: int) -> dict[str, Any]:
-    return {"color": _COLOURS[index % len(_COLOURS)], "ls": _LINES[index % len(_LINES)]}
+    return {"color": COLOURS[index % len(COLOURS)], "ls": _LINES[index % len(_LINES)]}
 
 
-def _bars(interval) -> list[list[float]] | None:
+def error_bars(interval) -> list[list[float]] | None:
+    """Return an interval as matplotlib wants it; None where it is unbounded."""
     low, high = interval.value - interval.low, interval.high - interval.value
     return [[low], [high]] if np.isfinite(low) and np.isfinite(high) else None
