@@ -9,6 +9,10 @@ import tyro
 
 from experiments.benchmark_env import BenchmarkEnv
 from experiments.benchmark_env import run as run_benchmark_env
+from experiments.benchmark_resolver import BenchmarkResolver
+from experiments.benchmark_resolver import run as run_benchmark_resolver
+from experiments.compare import Compare
+from experiments.compare import run as run_compare
 from experiments.configs import load_config
 from experiments.evaluate import Evaluate
 from experiments.evaluate import run as run_evaluate
@@ -17,18 +21,29 @@ from experiments.listing import run as run_list
 from experiments.names import UsageError, unknown
 from experiments.trace import Trace
 from experiments.trace import run as run_trace
+from experiments.tune import Tune
+from experiments.tune import run as run_tune
 
 _PROG = "python -m experiments"
-_COMMANDS: dict[str, Any] = {"evaluate": Evaluate, "list": List, "trace": Trace}
-_BENCHMARKS: dict[str, Any] = {"env": BenchmarkEnv}
+_COMMANDS: dict[str, Any] = {
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "tune": Tune,
+    "list": List,
+    "trace": Trace,
+}
+_BENCHMARKS: dict[str, Any] = {"env": BenchmarkEnv, "resolver": BenchmarkResolver}
 
 _HELP = f"""usage: {_PROG} COMMAND [OPTIONS]
 
 commands:
   evaluate        classical schedulers on the same drops: table, JSON, figures
+  compare         the whole classical field against its frontier and a certified bound
+  tune            averaging windows of the alpha-fair rules, on training drops
   list            environments, channel caches, schedulers and experiments
   trace           fill a channel cache with Sionna RT
   benchmark env   speed of the environment beside Sionna SYS and the machine's floor
+  benchmark resolver  speed and exactness of the PRB quota resolver beside its rivals
 
 `{_PROG} COMMAND --help` explains a command's options.
 `--config NAME` takes the options of a named experiment (`{_PROG} list` shows them);
@@ -55,13 +70,21 @@ def main(argv: list[str]) -> int:
 def _dispatch(argv: list[str]) -> None:
     command, rest = argv[0], argv[1:]
     if command == "benchmark":
-        run_benchmark_env(_parse(_BENCHMARKS, rest, f"{_PROG} benchmark"), argv)
+        benchmark = _parse(_BENCHMARKS, rest, f"{_PROG} benchmark")
+        if isinstance(benchmark, BenchmarkEnv):
+            run_benchmark_env(benchmark, argv)
+        else:
+            run_benchmark_resolver(benchmark, argv)
         return
     if command not in _COMMANDS:
         raise unknown("command", command, [*_COMMANDS, "benchmark"])
     options = _parse(_COMMANDS, [command, *rest], _PROG)
     if isinstance(options, Evaluate):
         run_evaluate(options, argv)
+    elif isinstance(options, Compare):
+        run_compare(options, argv)
+    elif isinstance(options, Tune):
+        run_tune(options, argv)
     elif isinstance(options, Trace):
         run_trace(options)
     else:

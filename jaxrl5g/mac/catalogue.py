@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from jaxrl5g.mac.coordination import on_off, wmmse
 from jaxrl5g.mac.dual_optimum import dual_optimum
+from jaxrl5g.mac.equal_quotas import equal_quotas
 from jaxrl5g.mac.reuse import fractional_reuse, reuse_three
 from jaxrl5g.mac.schedulers import (
     alpha_fair,
@@ -23,6 +24,7 @@ SCHEDULERS: dict[str, Callable[..., Scheduler]] = {
     "alpha_fair": alpha_fair,
     "bet": blind_equal_throughput,
     "dual": dual_optimum,
+    "equal_quotas": equal_quotas,
     "reuse3": reuse_three,
     "fractional_reuse": fractional_reuse,
     "on_off": on_off,

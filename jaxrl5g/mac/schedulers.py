@@ -75,7 +75,7 @@ def max_rate(power: str = "equal") -> Scheduler:
     Raises:
       ValueError: unknown power rule.
     """
-    power = _power_rule(power)
+    power = check_power(power)
 
     def apply(key, observation, carry, params):
         del key
@@ -164,7 +164,12 @@ def check_alpha(alpha: Number) -> Number:
     return alpha
 
 
-def _power_rule(power: str) -> str:
+def check_power(power: str) -> str:
+    """Return the name of a power rule unchanged.
+
+    Raises:
+      ValueError: not one of `POWER_RULES`.
+    """
     if power not in POWER_RULES:
         raise ValueError(f"power must be one of {', '.join(POWER_RULES)}, got {power!r}.")
     return power
@@ -185,7 +190,7 @@ def alpha_fair(
       ValueError: alpha below 0, window below 1, or unknown power rule.
     """
     kind = _sequential_fair if sequential else _fair
-    return kind(check_alpha(alpha), check_window(window), _power_rule(power))
+    return kind(check_alpha(alpha), check_window(window), check_power(power))
 
 
 def proportional_fair(
@@ -197,12 +202,12 @@ def proportional_fair(
 
 def blind_equal_throughput(window: Number = 100, power: str = "equal") -> Scheduler:
     """Blind equal throughput: argmax of 1 / T; rates break no tie."""
-    return _fair(1.0, check_window(window), _power_rule(power), use_rates=False)
+    return _fair(1.0, check_window(window), check_power(power), use_rates=False)
 
 
 def round_robin(power: str = "equal") -> Scheduler:
     """Free PRBs dealt out one by one in user order; the next slot goes on where this one ended."""
-    power = _power_rule(power)
+    power = check_power(power)
 
     def deal(eligible, free, last, num_users):
         users = jnp.arange(num_users)

@@ -35,7 +35,14 @@ def observe(rng, waiting=True):
         harq_prbs=jnp.asarray(need, jnp.int32),
         harq_free=jnp.asarray(rng.integers(0, 3, shape), jnp.int32),
         mask=jnp.asarray(rng.random(shape) < 0.8),
+        cross_snr=jnp.asarray(
+            10 ** rng.uniform(-1.5, 3, (*shape, CELLS, CONFIG.num_prbs)), jnp.float32
+        ),
     )
+
+
+# plan beforehand to leave a part of the band dark, or find that its power is better spent elsewhere
+PARTIAL = {"reuse3", "fractional_reuse", "wmmse"}
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -61,7 +68,7 @@ def test_allocations_are_feasible(name, seed):
             assert counts[user] == need
     eligible = mask[0] & (np.asarray(observation.harq_free[0]) > 0)
     if eligible.any() and not (np.asarray(observation.harq_prbs) > 0).any():
-        assert (owner >= 0).all()
+        assert (owner >= 0).all() or name in PARTIAL
 
 
 def rates(observation):
