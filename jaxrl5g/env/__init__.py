@@ -2,6 +2,7 @@
 
 from jaxrl5g.env.conformance import check_env
 from jaxrl5g.env.downlink import DownlinkEnv
+from jaxrl5g.env.flat_action import FlatActionWrapper, feature_names
 from jaxrl5g.env.gymnasium import GymnasiumDownlink, GymnasiumVectorDownlink
 from jaxrl5g.env.link import Outcome
 from jaxrl5g.env.projection import Projection, project
@@ -16,12 +17,14 @@ __all__ = [
     "DownlinkParams",
     "DownlinkState",
     "EnvSpec",
+    "FlatActionWrapper",
     "GymnasiumDownlink",
     "GymnasiumVectorDownlink",
     "Outcome",
     "Projection",
     "block_uniforms",
     "check_env",
+    "feature_names",
     "jain_index",
     "make",
     "make_params",

@@ -145,9 +145,7 @@ def transmit_sionna(
     )
 
 
-def transmit_nr(
-    state: DownlinkState, projection: Projection, params: DownlinkParams
-) -> Outcome:
+def transmit_nr(state: DownlinkState, projection: Projection, params: DownlinkParams) -> Outcome:
     """Link adaptation on the power about to be used, HARQ with soft combining and K1 delay."""
     config, grants = params.config, _grants(params.config)
     table = config.mcs_table

@@ -22,7 +22,9 @@ def test_tables_are_those_of_the_transport_block(table, fidelity):
     np.testing.assert_array_equal(tables.block_bits, bits)
     assert (tables.block_bits[0] == 0).all() and (tables.blocks >= 1).all()
     mcs = np.arange(len(orders))
-    rate = jax.jit(functools.partial(phy.transport_block_error_rate, table=table, fidelity=fidelity))
+    rate = jax.jit(
+        functools.partial(phy.transport_block_error_rate, table=table, fidelity=fidelity)
+    )
     ours = jax.jit(functools.partial(phy.grant_error_rate, tables))
     for sinr in (0.05, 1.0, 7.3, 60.0):
         expected = np.asarray(rate(mcs, num_re[1:], sinr))
