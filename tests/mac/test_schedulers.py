@@ -42,7 +42,7 @@ def observe(rng, waiting=True):
 
 
 # plan beforehand to leave a part of the band dark, or find that its power is better spent elsewhere
-PARTIAL = {"reuse3", "fractional_reuse", "wmmse"}
+PARTIAL = {"reuse3", "fractional_reuse", "wmmse", "dual"}
 
 
 @pytest.mark.parametrize("name", EVERY)
