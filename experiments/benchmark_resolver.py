@@ -5,8 +5,6 @@ setting can have a process, and therefore virtual devices, of its own.
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +24,7 @@ import jaxrl5g
 from experiments import quota_rivals
 from experiments.machine_floor import best_seconds
 from experiments.names import UsageError, integers, split_list
+from experiments.processes import run_apart
 from experiments.record import provenance, write_json
 from jaxrl5g.mac.apportionment import apportion
 from jaxrl5g.mac.quota_resolver import resolve_quotas
@@ -207,15 +206,7 @@ def measure_apart(setting: Setting) -> list[dict[str, Any]]:
     Raises:
         RuntimeError: the process failed; its last line of output is the message.
     """
-    environment = dict(os.environ)
-    flag = f"--xla_force_host_platform_device_count={setting.devices}"
-    environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}".strip()
-    command = [sys.executable, "-m", __name__, json.dumps(asdict(setting))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no output"]
-        raise RuntimeError(f"measuring {setting} failed: {lines[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_apart(__name__, setting, setting.devices)
 
 
 def measure_rivals(users: int, prbs: int, instances: int) -> list[dict[str, Any]]:

@@ -6,9 +6,7 @@ setting can have a process, and therefore virtual devices and peak memory, of it
 """
 
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 import jaxrl5g
+from experiments.processes import run_apart
 from experiments.schedulers import parse_scheduler
 from jaxrl5g.env import spec
 from jaxrl5g.env.csi import measure as measure_csi
@@ -196,16 +195,7 @@ def measure_apart(setting: Setting) -> dict[str, Any]:
     Raises:
         RuntimeError: the process failed; its last line of output is the message.
     """
-    environment = dict(os.environ)
-    if setting.devices > 1:
-        flag = f"--xla_force_host_platform_device_count={setting.devices}"
-        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}".strip()
-    command = [sys.executable, "-m", __name__, json.dumps(asdict(setting))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no output"]
-        raise RuntimeError(f"measuring {setting} failed: {lines[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_apart(__name__, setting, setting.devices)
 
 
 def cost_of_slot(setting: Setting) -> dict[str, float]:

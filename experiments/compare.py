@@ -13,7 +13,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-import jaxrl5g
 from experiments.comparison_report import (
     Bound,
     draw,
@@ -22,15 +21,13 @@ from experiments.comparison_report import (
     render_power,
     summarise,
 )
+from experiments.environments import held_out_split, open_environment
 from experiments.names import UsageError
 from experiments.record import provenance, to_json, write_json
 from experiments.tune import ALPHAS, WINDOWS_FILE, load_windows
 from jaxrl5g import mac
-from jaxrl5g.env import spec
 from jaxrl5g.evaluation import (
-    WARM_UP_SLOTS,
     Metrics,
-    drop_tracks,
     episode_bound,
     evaluate_family,
 )
@@ -153,12 +150,18 @@ def run(options: Compare, argv: list[str]) -> dict[str, Any]:
         UsageError: the options name something unknown or out of range, or `out` holds a run with
             other options.
     """
-    make_env, split = _environments(options)
+    if options.bound_steps < 0:
+        raise UsageError(f"--bound-steps must be at least 0, got {options.bound_steps}.")
+    split = options.split or held_out_split(options.env)
+    make_env = partial(
+        open_environment, options.env, split, options.drops, options.slots, fidelity="nr"
+    )
     out = options.out or Path("runs") / f"compare-{options.env}"
-    env, params = make_env("reported")
-    parts = field(params.config.num_cells, load_windows(options.windows))
+    env, params = make_env(csi="reported")
+    windows = load_windows(options.windows)
+    parts = field(params.config.num_cells, windows)
     resolved = dataclasses.replace(options, out=out, split=split)
-    _claim(out, resolved)
+    _claim(out, resolved, windows)
     console = Console() if Console().is_terminal else Console(width=170)
     key = jax.random.key(options.seed)
 
@@ -173,12 +176,11 @@ def run(options: Compare, argv: list[str]) -> dict[str, Any]:
             if measured is None:
                 this_env, this_params = (env, params)
                 if part.csi != "reported":
-                    this_env, this_params = make_env(part.csi)
+                    this_env, this_params = make_env(csi=part.csi)
                 measured = evaluate_family(
                     this_env, this_params, part.make, part.settings, key, options.drops
                 )
                 write_json(path, [metrics._asdict() for metrics in measured])
-                measured = _load(path) or measured
             found.update(
                 {(name, part.csi): m for name, m in zip(part.names, measured, strict=True)}
             )
@@ -222,39 +224,11 @@ def run(options: Compare, argv: list[str]) -> dict[str, Any]:
     return results
 
 
-def _environments(options: Compare) -> tuple[Callable[[str], tuple[Any, Any]], str | None]:
-    """Return a maker of the environment by CSI, and the split it draws from."""
-    if options.drops < 1:
-        raise UsageError(f"--drops must be at least 1, got {options.drops}.")
-    if options.bound_steps < 0:
-        raise UsageError(f"--bound-steps must be at least 0, got {options.bound_steps}.")
-    overrides: dict[str, Any] = {}
-    if options.slots is not None:
-        if options.slots <= WARM_UP_SLOTS:
-            raise UsageError(
-                f"--slots must exceed the {WARM_UP_SLOTS} that metrics leave out at the start, "
-                f"got {options.slots}."
-            )
-        overrides["max_steps_in_episode"] = options.slots
-    try:
-        split = options.split or spec(options.env).held_out_split
-
-        def make(csi: str) -> tuple[Any, Any]:
-            return jaxrl5g.make(options.env, fidelity="nr", csi=csi, split=split, **overrides)
-
-        drop_tracks(make("reported")[1], options.drops)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return make, split
-
-
-def _claim(out: Path, options: Compare) -> None:
+def _claim(out: Path, options: Compare, windows: dict[tuple[float, str], float]) -> None:
     """Mark the folder as this run's, or refuse it if it is another's."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file, not a folder.")
-    mine = to_json(dataclasses.asdict(options)) | {
-        "windows": to_json(sorted(load_windows(options.windows).items()))
-    }
+    mine = to_json(dataclasses.asdict(options)) | {"windows": to_json(sorted(windows.items()))}
     mine.pop("bound_steps")  # the parts do not depend on it
     path = out / "parts" / "options.json"
     if not path.exists():

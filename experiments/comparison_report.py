@@ -8,7 +8,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.figures import COLOURS, MARKERS, error_bars, new_figure, save
+from experiments.figures import COLOURS, MARKERS, error_bars, mark_policy, new_figure, save
 from jaxrl5g.evaluation import Metrics
 from jaxrl5g.evaluation.comparisons import Comparison, compare
 from jaxrl5g.evaluation.frontier import MatchedGain, concave_majorant, matched_jain_gain
@@ -211,22 +211,16 @@ def _draw_plane(path: Path, found: Found, bound: Bound, title: str) -> None:
     others = [policy for policy in found if not on_frontier(policy)]
     rules = list(dict.fromkeys(name for name, _ in others))
     for name, csi in others:
-        metrics, index = found[name, csi], rules.index(name)
+        index = rules.index(name)
         colour = COLOURS[(index + 2) % len(COLOURS)]
-        across = bootstrap_interval(metrics.jain)
-        up = bootstrap_interval(np.asarray(metrics.cell_throughput) * 1e-6)
-        axes.errorbar(
-            across.value,
-            up.value,
-            xerr=error_bars(across),
-            yerr=error_bars(up),
+        mark_policy(
+            axes,
+            found[name, csi],
+            f"{name} ({csi} CSI)",
             color=colour,
             marker=MARKERS[index % len(MARKERS)],
             ms=8,
             mfc=colour if csi == "reported" else "white",
-            capsize=3,
-            label=f"{name} ({csi} CSI)",
-            ls="none",
         )
     top = float(np.mean(bound.cell_throughput)) * 1e-6
     axes.axhline(top, color="black", lw=1.0, ls=":", label="bound on cell throughput")

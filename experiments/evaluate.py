@@ -10,14 +10,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-import jaxrl5g
 from experiments import figures
+from experiments.environments import held_out_split, open_environment
 from experiments.metrics_table import render, summarise
 from experiments.names import UsageError
 from experiments.record import provenance, write_json
 from experiments.schedulers import parse_schedulers
-from jaxrl5g.env import spec
-from jaxrl5g.evaluation import WARM_UP_SLOTS, drop_tracks, evaluate, record_episode
+from jaxrl5g.evaluation import evaluate, record_episode
 from jaxrl5g.mac import Scheduler
 
 
@@ -63,7 +62,15 @@ def run(options: Evaluate, argv: list[str]) -> dict[str, Any]:
         UsageError: the options name something unknown or out of range.
     """
     schedulers = parse_schedulers(options.schedulers)
-    env, params, split = _environment(options)
+    split = options.split or held_out_split(options.env)
+    env, params = open_environment(
+        options.env,
+        split,
+        options.drops,
+        options.slots,
+        fidelity=options.fidelity,
+        csi=options.csi,
+    )
     out = options.out or Path("runs") / f"evaluate-{options.env}"
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file, not a folder.")
@@ -98,29 +105,6 @@ def run(options: Evaluate, argv: list[str]) -> dict[str, Any]:
     console.print(render(summary, title))
     console.print(f"results.json and figures in {out}")
     return results
-
-
-def _environment(options: Evaluate) -> tuple[Any, Any, str | None]:
-    """Make the environment, and say which split it draws from."""
-    if options.drops < 1:
-        raise UsageError(f"--drops must be at least 1, got {options.drops}.")
-    overrides: dict[str, Any] = {}
-    if options.slots is not None:
-        if options.slots <= WARM_UP_SLOTS:
-            raise UsageError(
-                f"--slots must exceed the {WARM_UP_SLOTS} that metrics leave out at the start, "
-                f"got {options.slots}."
-            )
-        overrides["max_steps_in_episode"] = options.slots
-    try:
-        split = options.split or spec(options.env).held_out_split
-        env, params = jaxrl5g.make(
-            options.env, fidelity=options.fidelity, csi=options.csi, split=split, **overrides
-        )
-        drop_tracks(params, options.drops)  # are there that many disjoint ones?
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return env, params, split
 
 
 def _first_drop(env: Any, params: Any, scheduler: Scheduler, key: Any) -> dict[str, np.ndarray]:

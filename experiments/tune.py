@@ -13,11 +13,10 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-import jaxrl5g
+from experiments.environments import held_out_split, open_environment
 from experiments.names import UsageError, split_list
 from experiments.record import provenance, write_json
-from jaxrl5g.env import spec
-from jaxrl5g.evaluation import drop_tracks, evaluate_family
+from jaxrl5g.evaluation import evaluate_family
 from jaxrl5g.mac import POWER_RULES, alpha_fair
 
 ALPHAS = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.25, 2.0, 4.0)
@@ -115,21 +114,10 @@ def run(options: Tune, argv: list[str]) -> dict[str, Any]:
         raise UsageError(
             f"--powers must be among {', '.join(POWER_RULES)}, got {options.powers!r}."
         )
-    if options.drops < 1:
-        raise UsageError(f"--drops must be at least 1, got {options.drops}.")
-    overrides: dict[str, Any] = (
-        {} if options.slots is None else {"max_steps_in_episode": options.slots}
-    )
-    try:
-        if options.split == spec(options.env).held_out_split:
-            raise UsageError(f"split {options.split!r} is held out; tune on another.")
-        split = None if options.split == "none" else options.split
-        env, params = jaxrl5g.make(options.env, split=split, **overrides)
-        drop_tracks(params, options.drops)
-    except UsageError:
-        raise
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    if options.split == held_out_split(options.env):
+        raise UsageError(f"split {options.split!r} is held out; tune on another.")
+    split = None if options.split == "none" else options.split
+    env, params = open_environment(options.env, split, options.drops, options.slots)
     console = Console() if Console().is_terminal else Console(width=110)
     key = jax.random.key(options.seed)
     settings = [(alpha, window) for alpha in alphas for window in windows]

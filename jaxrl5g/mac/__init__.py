@@ -9,9 +9,9 @@ from jaxrl5g.mac.equal_quotas import equal_quotas
 from jaxrl5g.mac.fair_power import fair_power
 from jaxrl5g.mac.mcs_power import McsPower, mcs_aware_power, mcs_knapsack_power
 from jaxrl5g.mac.power import equal_power
-from jaxrl5g.mac.power_rules import POWER_RULES, Assignment, knapsack_power, owner_gains
+from jaxrl5g.mac.power_rules import POWER_RULES, Assignment, knapsack_power
 from jaxrl5g.mac.quota_resolver import resolve_quotas
-from jaxrl5g.mac.rates import per_prb, predicted_rates
+from jaxrl5g.mac.rates import owner_gains, per_prb, predicted_rates
 from jaxrl5g.mac.retransmission import Reservation, reserve_retransmissions
 from jaxrl5g.mac.reuse import fractional_reuse, reuse_three
 from jaxrl5g.mac.schedulers import (

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl5g.mac.power_rules import reference_power
+from jaxrl5g.mac.numerics import bisect
+from jaxrl5g.mac.power import budget_left, reference_power
 from jaxrl5g.mac.retransmission import reserve_retransmissions
 from jaxrl5g.mac.schedulers import (
     Number,
@@ -41,12 +42,10 @@ def _finish(reservation, owner: jax.Array, power: jax.Array, params) -> Allocati
     """Retransmissions keep their PRBs at the reference power; the cell stays within budget."""
     held = reservation.owner >= 0
     owner = jnp.where(held, reservation.owner, owner)
-    reserved = jnp.where(held, reference_power(params), 0.0)
-    power = jnp.where(held, 0.0, jnp.where(owner >= 0, power, 0.0))
-    left = params.power_budget - jnp.sum(reserved, axis=-1, keepdims=True)
-    spent = jnp.sum(power, axis=-1, keepdims=True)
-    scale = jnp.minimum(1.0, left / jnp.maximum(spent, 1e-30))
-    return Allocation(owner, reserved + power * jnp.maximum(scale, 0.0))
+    reserved, left = budget_left(held, params)
+    power = jnp.where(held | (owner < 0), 0.0, power)
+    scale = jnp.minimum(1.0, left / jnp.maximum(jnp.sum(power, axis=-1), 1e-30))
+    return Allocation(owner, reserved + power * scale[:, None])
 
 
 def _values(
@@ -140,16 +139,9 @@ def wmmse_power(
 
         # with mu at this bound even a zero denominator keeps the budget
         high = jnp.sqrt(jnp.sum(numerator**2, axis=-1) / jnp.maximum(budget, 1e-30))
-        low = jnp.zeros_like(high)
-
-        def halve(_, bounds):
-            low, high = bounds
-            middle = 0.5 * (low + high)
-            over = spends(middle) > budget
-            return jnp.where(over, middle, low), jnp.where(over, high, middle)
-
-        _, high = jax.lax.fori_loop(0, _HALVINGS, halve, (low, high))
-        mu = jnp.where(spends(jnp.zeros_like(high)) <= budget, 0.0, high)
+        zero = jnp.zeros_like(high)
+        _, high = bisect(lambda mu: spends(mu) > budget, zero, high, _HALVINGS)
+        mu = jnp.where(spends(zero) <= budget, 0.0, high)
         return amplitude(mu)
 
     def iterate(_, amplitude):

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl5g import phy
-from jaxrl5g.mac.power_rules import Assignment, budget_left, knapsack_power, reference_power
+from jaxrl5g.mac.numerics import bisect
+from jaxrl5g.mac.power import budget_left, reference_power
+from jaxrl5g.mac.power_rules import Assignment, knapsack_power
 from jaxrl5g.mac.rates import per_prb, predicted_rates
 from jaxrl5g.mac.retransmission import reserve_retransmissions
 from jaxrl5g.mac.schedulers import (
@@ -90,15 +92,9 @@ def dual_assignment(
     # the highest price at which anybody buys, and one at which everything affordable is bought
     slope = jnp.max(value / watts, axis=(1, 2, 3))
     high = jnp.log2(jnp.maximum(slope, 1e-30))
-    bounds = (high - 60.0, high)
-
-    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = bounds
-        middle = 0.5 * (low + high)
-        over = jnp.sum(decide(middle)[2], axis=-1) > budget
-        return jnp.where(over, middle, low), jnp.where(over, high, middle)
-
-    low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, bounds)
+    low, _ = bisect(
+        lambda price: jnp.sum(decide(price)[2], axis=-1) > budget, high - 60.0, high, _BISECTIONS
+    )
     owner, best, _ = decide(low)
     return jnp.where(free & (best > 0), owner, -1).astype(jnp.int32)
 
@@ -125,7 +121,7 @@ def dual_optimum(alpha: Number = 1.0, window: Number = 100) -> Scheduler:
         weights = 1.0 / price(mean, alpha)
         reservation = reserve_retransmissions(observation, config)
         free = reservation.owner < 0
-        _, left = budget_left(reservation.owner, jnp.zeros_like(free), params)
+        _, left = budget_left(~free, params)
         predicted = observation.csi_db - observation.olla_offset_db[..., None]
         gains = per_prb(phy.to_linear(predicted), config) / reference_power(params)
         wanted = jnp.where(reservation.eligible, weights, 0.0)

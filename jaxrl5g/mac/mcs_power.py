@@ -22,12 +22,14 @@ from jaxrl5g import phy
 from jaxrl5g.mac.eesm_split import read_grants, split_levels, split_power, thresholds
 from jaxrl5g.mac.numerics import (
     check_axis,
+    grant_matrix,
     non_negative,
     of_owner,
     pairwise_sum,
     positive_or_one,
 )
-from jaxrl5g.mac.rates import per_prb
+from jaxrl5g.mac.power import budget_left, reference_power
+from jaxrl5g.mac.rates import owner_gains
 from jaxrl5g.mac.types import CellParams, Observation
 from jaxrl5g.phy.lookup import unfused
 
@@ -276,31 +278,26 @@ def mcs_aware_power(
     """
     config = params.config
     owner = jnp.asarray(owner, jnp.int32)
-    budget = jnp.asarray(params.power_budget, jnp.float32)
-    reference = budget / config.num_prbs
     if weights is None:
         weights = 1.0 / jnp.maximum(observation.throughput, 1e-6)
     weights = jnp.where(observation.mask, jnp.asarray(weights, jnp.float32), 0.0)
     held = jnp.zeros(owner.shape, bool) if reserved is None else jnp.asarray(reserved, bool)
 
-    believed_db = per_prb(observation.csi_db, config)
-    holder = jnp.clip(owner, 0, config.num_users - 1)[..., None, :]
-    gains = phy.to_linear(jnp.take_along_axis(believed_db, holder, axis=-2)[..., 0, :]) / reference
     fresh = jnp.where(held, -1, owner)
-    users = jnp.arange(config.num_users, dtype=jnp.int32)[:, None]
-    count = jnp.sum(fresh[..., None, :] == users, axis=-1)
+    gains = owner_gains(fresh, observation, params)
+    count = jnp.sum(grant_matrix(fresh, config.num_users), axis=-1)
     sizes = config.res_per_prb * jnp.arange(config.num_prbs + 1)
     needed = phy.required_sinr(sizes, params.bler_target, table=config.mcs_table)[count]
     needed = needed * (1.0 + _SAFETY) * phy.to_linear(observation.olla_offset_db)[..., None]
     # an effective SINR is never read as more than 30 dB
     needed = jnp.where(needed < _LARGEST_EFFECTIVE, needed, jnp.inf)
     bits = phy.grants(config.num_prbs, config.res_per_prb, config.mcs_table, "nr").block_bits
-    fixed = jnp.where(held & (owner >= 0), reference, 0.0)
+    fixed, left = budget_left(held & (owner >= 0), params)
     result = mcs_knapsack_power(
         fresh,
         gains,
         weights,
-        jnp.maximum(budget - jnp.sum(fixed, axis=-1), 0.0),
+        left,
         needed,
         jnp.asarray(bits)[count],
         table=config.mcs_table,
@@ -308,4 +305,4 @@ def mcs_aware_power(
     # muted, a user that nothing can lift to an MCS would hold its PRBs slot after slot in vain;
     # on air it sends at the lowest MCS, and retransmissions are combined
     idle = jnp.all(result.mcs < 0, axis=-1, keepdims=True) & (of_owner(weights, fresh) > 0)
-    return result._replace(power=jnp.where(idle, reference, result.power) + fixed)
+    return result._replace(power=jnp.where(idle, reference_power(params), result.power) + fixed)

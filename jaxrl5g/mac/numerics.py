@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -35,6 +37,28 @@ def pairwise_sum(values: jax.Array) -> jax.Array:
         values = jnp.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
         values = jnp.sum(values.reshape(*values.shape[:-1], blocks, _BLOCK), axis=-1)
     return jnp.sum(values, axis=-1)
+
+
+def bisect(
+    above: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array, halvings: int
+) -> tuple[jax.Array, jax.Array]:
+    """Brackets, of each entry, the least number at which a decreasing condition no longer holds.
+
+    Args:
+      above: says of float32[...] where the number sought lies above, bool[...].
+      low, high: float32[...], the first bracket.
+
+    Returns:
+      The bracket after `halvings` steps, float32[...] each.
+    """
+
+    def halve(_: int, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        beyond = above(middle)
+        return jnp.where(beyond, middle, low), jnp.where(beyond, high, middle)
+
+    return jax.lax.fori_loop(0, halvings, halve, (low, high))
 
 
 def grant_matrix(owner: ArrayLike, num_users: int) -> jax.Array:

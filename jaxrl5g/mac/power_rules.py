@@ -12,12 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl5g import phy
 from jaxrl5g.mac.fair_power import fair_power
 from jaxrl5g.mac.mcs_power import mcs_aware_power
-from jaxrl5g.mac.numerics import of_owner
-from jaxrl5g.mac.power import equal_power
-from jaxrl5g.mac.rates import per_prb
+from jaxrl5g.mac.numerics import grant_matrix, of_owner
+from jaxrl5g.mac.power import budget_left, equal_power
+from jaxrl5g.mac.rates import owner_gains
 from jaxrl5g.mac.types import CellParams, Observation
 from jaxrl5g.mac.water_filling import water_filling
 
@@ -35,35 +34,18 @@ class Assignment(NamedTuple):
     new_data: jax.Array
     weights: jax.Array
 
+    @property
+    def held(self) -> jax.Array:
+        """bool[C, N], PRBs of retransmissions."""
+        return (self.owner >= 0) & ~self.new_data
+
 
 PowerRule = Callable[[Assignment, Observation, CellParams], jax.Array]
-
-
-def reference_power(params: CellParams) -> jax.Array:
-    """Watts per PRB at which CSI is reported: budget / N."""
-    return jnp.asarray(params.power_budget, jnp.float32) / params.config.num_prbs
-
-
-def owner_gains(owner: jax.Array, observation: Observation, params: CellParams) -> jax.Array:
-    """Predicted SINR per watt of each PRB at its owner, float32[C, N]; 0 where unowned."""
-    sinr = phy.to_linear(per_prb(observation.csi_db, params.config))
-    index = jnp.maximum(owner, 0)[:, None, :]
-    at_owner = jnp.take_along_axis(sinr, index, axis=1)[:, 0]
-    return jnp.where(owner >= 0, at_owner, 0.0) / reference_power(params)
 
 
 def _equal(assignment: Assignment, observation: Observation, params: CellParams) -> jax.Array:
     del observation
     return equal_power(assignment.owner, params.power_budget)
-
-
-def budget_left(
-    owner: jax.Array, new_data: jax.Array, params: CellParams
-) -> tuple[jax.Array, jax.Array]:
-    """Power of retransmissions, float32[C, N], and what of the budget is left, float32[C]."""
-    held = (owner >= 0) & ~new_data
-    reserved = jnp.where(held, reference_power(params), 0.0)
-    return reserved, jnp.maximum(params.power_budget - jnp.sum(reserved, axis=-1), 0.0)
 
 
 def _water_filling(
@@ -72,7 +54,7 @@ def _water_filling(
     owner = jnp.where(assignment.new_data, assignment.owner, -1)
     gains = owner_gains(owner, observation, params)
     weights = of_owner(assignment.weights, owner)
-    reserved, left = budget_left(assignment.owner, assignment.new_data, params)
+    reserved, left = budget_left(assignment.held, params)
     return jnp.where(assignment.new_data, water_filling(gains, left, weights), reserved)
 
 
@@ -81,10 +63,10 @@ def _fair(assignment: Assignment, observation: Observation, params: CellParams) 
     num_users = params.config.num_users
     owner = jnp.where(assignment.new_data, assignment.owner, -1)
     gains = owner_gains(owner, observation, params)
-    mine = owner[:, None, :] == jnp.arange(num_users)[:, None]
+    mine = grant_matrix(owner, num_users)
     count = jnp.sum(mine, axis=-1)
     mean_gain = jnp.sum(jnp.where(mine, gains[:, None, :], 0.0), axis=-1) / jnp.maximum(count, 1)
-    reserved, left = budget_left(assignment.owner, assignment.new_data, params)
+    reserved, left = budget_left(assignment.held, params)
     user = fair_power(mean_gain, count, left, fairness=1.0)
     power = of_owner(user / jnp.maximum(count, 1), owner)
     return jnp.where(assignment.new_data, power, reserved)
@@ -106,8 +88,8 @@ def knapsack_power(
             'knapsack power needs fidelity "nr", where power decides the MCS, '
             f"got {params.config.fidelity!r}."
         )
-    owner, new_data, weights = assignment
-    choice = mcs_aware_power(observation, owner, params, weights, reserved=(owner >= 0) & ~new_data)
+    owner, _, weights = assignment
+    choice = mcs_aware_power(observation, owner, params, weights, reserved=assignment.held)
     return choice.power, choice.value
 
 

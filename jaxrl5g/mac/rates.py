@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl5g import phy
+from jaxrl5g.mac.power import reference_power
 from jaxrl5g.mac.types import CellConfig, CellParams, Observation
 
 
@@ -33,3 +34,16 @@ def predicted_rates(observation: Observation, params: CellParams) -> jax.Array:
     sinr = phy.to_linear(observation.csi_db - offset)
     rate = phy.predicted_rate(sinr, table=config.mcs_table, fidelity=config.fidelity)
     return config.res_per_prb * rate
+
+
+def owner_gains(owner: jax.Array, observation: Observation, params: CellParams) -> jax.Array:
+    """Predicted SINR per watt of each PRB at its owner, float32[C, N]; 0 where unowned.
+
+    Args:
+      owner: int32[C, N]; anything outside 0..U-1 is nobody.
+    """
+    config = params.config
+    holder = jnp.clip(owner, 0, config.num_users - 1)[..., None, :]
+    reported_db = jnp.take_along_axis(per_prb(observation.csi_db, config), holder, axis=-2)
+    owned = (owner >= 0) & (owner < config.num_users)
+    return jnp.where(owned, phy.to_linear(reported_db[..., 0, :]), 0.0) / reference_power(params)
