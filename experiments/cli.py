@@ -3,112 +3,140 @@
 import dataclasses
 import inspect
 import sys
-from typing import Any
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import tyro
 
-from experiments.benchmark_env import BenchmarkEnv
-from experiments.benchmark_env import run as run_benchmark_env
-from experiments.benchmark_resolver import BenchmarkResolver
-from experiments.benchmark_resolver import run as run_benchmark_resolver
-from experiments.compare import Compare
-from experiments.compare import run as run_compare
 from experiments.configs import load_config
-from experiments.evaluate import Evaluate
-from experiments.evaluate import run as run_evaluate
-from experiments.listing import List
-from experiments.listing import run as run_list
 from experiments.names import UsageError, unknown
-from experiments.trace import Trace
-from experiments.trace import run as run_trace
-from experiments.tune import Tune
-from experiments.tune import run as run_tune
 
 _PROG = "python -m experiments"
-_COMMANDS: dict[str, Any] = {
-    "evaluate": Evaluate,
-    "compare": Compare,
-    "tune": Tune,
-    "list": List,
-    "trace": Trace,
+
+
+class _Command(NamedTuple):
+    """A command; its module is imported only when it is run, since JAX takes seconds to import.
+
+    Attributes:
+        module: has `run`.
+        options: the dataclass there of its options.
+        about: one line for the help.
+        records: whether `run` takes the arguments too, to write them beside the results.
+    """
+
+    module: str
+    options: str
+    about: str
+    records: bool = True
+
+
+_COMMANDS = {
+    "evaluate": _Command(
+        "experiments.evaluate",
+        "Evaluate",
+        "classical schedulers on the same drops: table, JSON, figures",
+    ),
+    "compare": _Command(
+        "experiments.compare",
+        "Compare",
+        "the whole classical field against its frontier and a certified bound",
+    ),
+    "tune": _Command(
+        "experiments.tune",
+        "Tune",
+        "averaging windows of the alpha-fair rules, on training drops",
+    ),
+    "list": _Command(
+        "experiments.listing",
+        "List",
+        "environments, channel caches, schedulers and experiments",
+        records=False,
+    ),
+    "trace": _Command(
+        "experiments.trace", "Trace", "fill a channel cache with Sionna RT", records=False
+    ),
 }
-_BENCHMARKS: dict[str, Any] = {"env": BenchmarkEnv, "resolver": BenchmarkResolver}
-
-_HELP = f"""usage: {_PROG} COMMAND [OPTIONS]
-
-commands:
-  evaluate        classical schedulers on the same drops: table, JSON, figures
-  compare         the whole classical field against its frontier and a certified bound
-  tune            averaging windows of the alpha-fair rules, on training drops
-  list            environments, channel caches, schedulers and experiments
-  trace           fill a channel cache with Sionna RT
-  benchmark env   speed of the environment beside Sionna SYS and the machine's floor
-  benchmark resolver  speed and exactness of the PRB quota resolver beside its rivals
-
-`{_PROG} COMMAND --help` explains a command's options.
-`--config NAME` takes the options of a named experiment (`{_PROG} list` shows them);
-options beside it have the last word.
-"""
+_BENCHMARKS = {
+    "env": _Command(
+        "experiments.benchmark_env",
+        "BenchmarkEnv",
+        "speed of the environment beside Sionna SYS and the machine's floor",
+    ),
+    "resolver": _Command(
+        "experiments.benchmark_resolver",
+        "BenchmarkResolver",
+        "speed and exactness of the PRB quota resolver beside its rivals",
+    ),
+}
 
 
 def main(argv: list[str]) -> int:
     """Run one command; return the process's exit status."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_HELP)
+        print(_help())
         return 0 if argv else 2
     try:
         _dispatch(argv)
     except UsageError as error:
         print(f"{_PROG}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
         return 130
     return 0
 
 
+def _help() -> str:
+    abouts = {"run": "an experiment by name: run folder, claims, report"}
+    abouts |= {name: command.about for name, command in _COMMANDS.items()}
+    abouts |= {f"benchmark {name}": command.about for name, command in _BENCHMARKS.items()}
+    listed = "\n".join(f"  {name:20}{about}" for name, about in abouts.items())
+    return f"""usage: {_PROG} COMMAND [OPTIONS]
+
+commands:
+{listed}
+
+`{_PROG} COMMAND --help` explains a command's options.
+`--config NAME` takes the options of a named configuration (`{_PROG} list` shows them);
+options beside it have the last word. `run NAME` takes the name itself.
+"""
+
+
 def _dispatch(argv: list[str]) -> None:
-    command, rest = argv[0], argv[1:]
-    if command == "benchmark":
-        benchmark = _parse(_BENCHMARKS, rest, f"{_PROG} benchmark")
-        if isinstance(benchmark, BenchmarkEnv):
-            run_benchmark_env(benchmark, argv)
-        else:
-            run_benchmark_resolver(benchmark, argv)
+    name, rest = argv[0], argv[1:]
+    if name == "run":
+        import_module("experiments.run").run(argv)
         return
-    if command not in _COMMANDS:
-        raise unknown("command", command, [*_COMMANDS, "benchmark"])
-    options = _parse(_COMMANDS, [command, *rest], _PROG)
-    if isinstance(options, Evaluate):
-        run_evaluate(options, argv)
-    elif isinstance(options, Compare):
-        run_compare(options, argv)
-    elif isinstance(options, Tune):
-        run_tune(options, argv)
-    elif isinstance(options, Trace):
-        run_trace(options)
+    if name == "benchmark":
+        command, options = _parse(_BENCHMARKS, rest, f"{_PROG} benchmark")
+    elif name in _COMMANDS:
+        command, options = _parse(_COMMANDS, argv, _PROG)
     else:
-        run_list(options)
+        raise unknown("command", name, ["run", *_COMMANDS, "benchmark"])
+    run = import_module(command.module).run
+    run(options, argv) if command.records else run(options)
 
 
-def _parse(commands: dict[str, Any], argv: list[str], prog: str) -> Any:
-    """Parse `COMMAND [OPTIONS]` into the command's dataclass."""
+def _parse(commands: dict[str, _Command], argv: list[str], prog: str) -> tuple[_Command, Any]:
+    """Parse `COMMAND [OPTIONS]` into the command and its dataclass."""
     if not argv or argv[0] in ("-h", "--help"):
         listed = "\n".join(f"  {name}" for name in commands)
         if argv:
             print(f"usage: {prog} COMMAND [OPTIONS]\n\ncommands:\n{listed}")
             raise SystemExit(0)
         raise UsageError(f"{prog} needs a command: {', '.join(commands)}.")
-    command, rest = argv[0], argv[1:]
-    if command not in commands:
-        raise unknown("command", f"{prog.removeprefix(_PROG).strip()} {command}".strip(), commands)
-    kind = commands[command]
-    return tyro.cli(
+    name, rest = argv[0], argv[1:]
+    if name not in commands:
+        raise unknown("command", f"{prog.removeprefix(_PROG).strip()} {name}".strip(), commands)
+    command = commands[name]
+    kind = getattr(import_module(command.module), command.options)
+    options = tyro.cli(
         kind,
-        prog=f"{prog} {command}",
+        prog=f"{prog} {name}",
         description=inspect.cleandoc(kind.__doc__ or ""),
-        args=_with_config(command, kind, rest),
+        args=_with_config(name, kind, rest),
     )
+    return command, options
 
 
 def _with_config(command: str, kind: Any, argv: list[str]) -> list[str]:

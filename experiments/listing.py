@@ -86,6 +86,7 @@ def _experiments() -> Table:
     table = _table("experiments", "name", "run it with", "what it is")
     for name in config_names():
         found = load_config(name)
-        command = f"python -m experiments {found.command} --config {name}"
+        how = name if found.experiment else f"--config {name}"
+        command = f"python -m experiments {found.command} {how}"
         table.add_row(name, command, found.description)
     return table

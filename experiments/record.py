@@ -16,7 +16,7 @@ import numpy as np
 
 import jaxrl5g
 
-_PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "flax", "gymnax", "sionna", "sionna-rt", "torch")
+_PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax", "distrax", "orbax-checkpoint", "gymnax", "sionna", "sionna-rt", "torch")
 
 
 def versions() -> dict[str, str]:
@@ -52,12 +52,17 @@ def provenance(argv: list[str]) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON, whole or not at all; numbers that are not finite become null."""
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(to_json(content), indent=1, allow_nan=False) + "\n")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON, whole or not at all; numbers that are not finite become null."""
+    write_text(path, json.dumps(to_json(content), indent=1, allow_nan=False) + "\n")
 
 
 def to_json(content: Any) -> Any:

@@ -4,6 +4,7 @@ import pytest
 
 from experiments.configs import config_names, load_config
 from experiments.names import UsageError, integers, split_list
+from experiments.presets import load_preset
 from experiments.schedulers import parse_scheduler, parse_schedulers
 from jaxrl5g.mac import SCHEDULERS, Scheduler
 
@@ -51,8 +52,11 @@ def test_every_named_experiment_is_well_formed():
     assert "etoile" in config_names()
     for name in config_names():
         config = load_config(name)
-        assert config.command and config.description and config.options
-        parse_schedulers(config.options["schedulers"])
+        assert config.command and config.description
+        if config.command == "run":
+            load_preset(name)
+        else:
+            parse_schedulers(config.options["schedulers"])
 
 
 @pytest.mark.parametrize(
