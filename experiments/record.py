@@ -16,7 +16,20 @@ import numpy as np
 
 import jaxrl5g
 
-_PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax", "distrax", "orbax-checkpoint", "gymnax", "sionna", "sionna-rt", "torch")
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "numpy",
+    "scipy",
+    "flax",
+    "optax",
+    "distrax",
+    "orbax-checkpoint",
+    "gymnax",
+    "sionna",
+    "sionna-rt",
+    "torch",
+)
 
 
 def versions() -> dict[str, str]:

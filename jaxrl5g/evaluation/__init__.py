@@ -18,6 +18,7 @@ from jaxrl5g.evaluation.rollout import (
     drop_tracks,
     evaluate,
     evaluate_family,
+    evaluate_stack,
     record_episode,
 )
 from jaxrl5g.evaluation.statistics import (
@@ -44,6 +45,7 @@ __all__ = [
     "episode_bound",
     "evaluate",
     "evaluate_family",
+    "evaluate_stack",
     "exchange_test",
     "hierarchical_bootstrap",
     "holm",

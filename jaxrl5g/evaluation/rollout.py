@@ -149,20 +149,49 @@ def evaluate_family(
     Raises:
       ValueError: as `evaluate`, or no setting.
     """
-    if num_drops < 1:
-        raise ValueError(f"num_drops must be at least 1, got {num_drops}.")
     if not settings:
         raise ValueError("settings must hold at least one row.")
-    num_slots = _num_slots(params, warm_up)
+    columns = tuple(np.asarray(column, np.float32) for column in zip(*settings, strict=True))
     count = len(settings)
-    columns = tuple(
-        jnp.repeat(jnp.asarray(column, jnp.float32), num_drops)
-        for column in zip(*settings, strict=True)
+    return evaluate_stack(
+        env, params, make, columns, count, key, num_drops, warm_up=warm_up, chunk=chunk
     )
+
+
+def evaluate_stack(
+    env: DownlinkEnv,
+    params: DownlinkParams,
+    make: Callable[..., Scheduler],
+    settings: tuple[Any, ...],
+    count: int,
+    key: jax.Array,
+    num_drops: int,
+    *,
+    warm_up: int = WARM_UP_SLOTS,
+    chunk: int = 32,
+) -> list[Metrics]:
+    """`evaluate_family` for settings that are any pytrees, such as trained parameters.
+
+    Args:
+      make: hashable; gives a scheduler from the entries of `settings` for one setting.
+      settings: positional arguments of `make`, leaves [K, ...].
+      count: K.
+      The others are those of `evaluate`; every setting meets the same drops.
+
+    Returns:
+      K `Metrics`, in the order of the settings.
+
+    Raises:
+      ValueError: as `evaluate`.
+    """
+    if num_drops < 1:
+        raise ValueError(f"num_drops must be at least 1, got {num_drops}.")
+    num_slots = _num_slots(params, warm_up)
+    repeated = jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf), num_drops, axis=0), settings)
     tracks = np.tile(drop_tracks(params, num_drops), (count, 1, 1))
     keys = jnp.tile(_drop_keys(key, num_drops), count)
     chunk = min(chunk, count * num_drops)
-    tally = _tally(env, make, columns, keys, tracks, params, num_slots, warm_up, chunk)
+    tally = _tally(env, make, repeated, keys, tracks, params, num_slots, warm_up, chunk)
     parts = [
         jax.tree.map(lambda leaf, i=i: leaf[i * num_drops : (i + 1) * num_drops], tally)
         for i in range(count)

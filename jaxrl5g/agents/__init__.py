@@ -1,0 +1,19 @@
+"""The hierarchical two-agent controller: PRBs, then power."""
+
+from jaxrl5g.agents.controller import ControllerConfig, Memory, controller
+from jaxrl5g.agents.decisions import PARAMETRISATIONS
+from jaxrl5g.agents.features import POWER_FEATURES, PRB_FEATURES
+from jaxrl5g.agents.saved import load_controller, save_controller
+from jaxrl5g.agents.task import downlink_task
+
+__all__ = [
+    "ControllerConfig",
+    "Memory",
+    "PARAMETRISATIONS",
+    "POWER_FEATURES",
+    "PRB_FEATURES",
+    "controller",
+    "downlink_task",
+    "load_controller",
+    "save_controller",
+]

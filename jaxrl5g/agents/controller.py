@@ -1,0 +1,126 @@
+"""The two-agent controller as a scheduler like any other."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl5g.agents.decisions import PARAMETRISATIONS, allot, assign, fair_assignment
+from jaxrl5g.agents.features import power_features, prb_features
+from jaxrl5g.agents.slots import Slot, prepare
+from jaxrl5g.mac import Observation, Scheduler
+from jaxrl5g.mac.schedulers import average, check_window, initial_average
+from jaxrl5g.rl.mappo import MappoConfig, policy
+from jaxrl5g.rl.two_turn import Seen
+
+
+@dataclasses.dataclass(frozen=True)
+class ControllerConfig:
+    """What the agents decide, and how often.
+
+    Attributes:
+      parametrisation: "residual" tilts proportional fair with knapsack power, "paper" gives the
+        shares themselves (see `jaxrl5g.agents.decisions`).
+      decision_period: slots for which a decision of the agents holds; PRBs and powers follow the
+        channel in every slot all the same.
+      window: slots of the controller's own average of acknowledged bits, at least 1.
+    """
+
+    parametrisation: Literal["residual", "paper"] = "residual"
+    decision_period: int = 10
+    window: float = 100.0
+
+    def __post_init__(self):
+        if self.parametrisation not in PARAMETRISATIONS:
+            raise ValueError(
+                f"parametrisation must be one of {', '.join(PARAMETRISATIONS)}, "
+                f"got {self.parametrisation!r}."
+            )
+        if not isinstance(self.decision_period, int) or self.decision_period < 1:
+            raise ValueError(
+                "decision_period must be a whole number of slots, at least 1, "
+                f"got {self.decision_period!r}."
+            )
+        check_window(self.window)
+
+
+class Memory(NamedTuple):
+    """A controller's memory within an episode.
+
+    Attributes:
+      mean: float32[C, U], average of acknowledged bits per slot.
+      first_latent, second_latent: float32[C, U], decisions in force.
+      slot: int32[], slots since the start.
+    """
+
+    mean: jax.Array
+    first_latent: jax.Array
+    second_latent: jax.Array
+    slot: jax.Array
+
+
+def see(slot: Slot, observation: Observation, params: Any) -> Seen:
+    """What the PRB agent sees: a group per cell, an element per user."""
+    return Seen(prb_features(slot, observation, params), observation.mask)
+
+
+def see_assignment(
+    before: Seen, slot: Slot, owner: jax.Array, observation: Observation, params: Any
+) -> Seen:
+    """What the power agent sees."""
+    return Seen(power_features(before.features, slot, owner, observation, params), before.mask)
+
+
+def controller(
+    actors: dict[str, Any],
+    config: ControllerConfig,
+    networks: MappoConfig,
+    *,
+    sample: bool = False,
+    rest_first: bool = False,
+    rest_second: bool = False,
+) -> Scheduler:
+    """A scheduler from the agents' parameters.
+
+    Args:
+      actors: "first" (PRBs) and "second" (power), as in `jaxrl5g.rl.mappo.LearnerState.params`.
+      config: what they decide.
+      networks: their sizes.
+      sample: draw latents from the policies instead of taking their modes.
+      rest_first: PRBs by proportional fair instead of the PRB agent.
+      rest_second: the power agent's latent is 0: equal power in `paper`, knapsack in `residual`.
+    """
+
+    def init(params: Any) -> Memory:
+        mean = initial_average(params)
+        return Memory(mean, jnp.zeros_like(mean), jnp.zeros_like(mean), jnp.int32(0))
+
+    def decide(name: str, seen: Seen, key: jax.Array) -> jax.Array:
+        chosen = policy(actors[name], seen, networks)
+        return chosen.sample(key) if sample else chosen.mode()
+
+    def apply(
+        key: jax.Array, observation: Observation, memory: Memory, params: Any
+    ) -> tuple[Any, Memory]:
+        first_key, second_key = jax.random.split(key)
+        mean = average(memory.mean, observation.acked_bits, config.window)
+        slot = prepare(observation, mean, params)
+        due = memory.slot % config.decision_period == 0
+        seen = see(slot, observation, params)
+        first = jnp.where(due, decide("first", seen, first_key), memory.first_latent)
+        owner = (
+            fair_assignment(slot)
+            if rest_first
+            else assign(slot, first, params, config.parametrisation)
+        )
+        seen = see_assignment(seen, slot, owner, observation, params)
+        second = jnp.where(due, decide("second", seen, second_key), memory.second_latent)
+        if rest_second:
+            second = jnp.zeros_like(second)
+        allocation = allot(slot, owner, second, observation, params, config.parametrisation)
+        return allocation, Memory(mean, first, second, memory.slot + 1)
+
+    return Scheduler(init, apply)

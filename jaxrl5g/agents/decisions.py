@@ -1,0 +1,100 @@
+"""From what the agents say of every user to PRBs and watts, in two parametrisations.
+
+`paper` (arXiv 2605.02149): the PRB agent's latent is turned into shares of the band by a softmax,
+the power agent's into shares of the budget. `residual`: both tilt the strongest classical rule,
+PRBs of parallel proportional fair with MCS-aware knapsack power, and do nothing at 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl5g.agents.slots import Slot
+from jaxrl5g.mac import Allocation, Observation
+from jaxrl5g.mac.apportionment import apportion
+from jaxrl5g.mac.numerics import grant_matrix
+from jaxrl5g.mac.power import budget_left
+from jaxrl5g.mac.power_rules import POWER_RULES, Assignment
+from jaxrl5g.mac.quota_resolver import resolve_quotas
+from jaxrl5g.mac.rates import per_prb
+from jaxrl5g.mac.share_power import share_power
+
+PARAMETRISATIONS = ("residual", "paper")
+
+_LARGEST_TILT = 3.0
+
+
+def tilt(latent: jax.Array) -> jax.Array:
+    """A latent action as a logit: itself near 0, never beyond +-3; NaN counts as 0."""
+    latent = jnp.nan_to_num(jnp.asarray(latent, jnp.float32), nan=0.0)
+    return _LARGEST_TILT * jnp.tanh(latent / _LARGEST_TILT)
+
+
+def assign(slot: Slot, latent: jax.Array, params: Any, parametrisation: str) -> jax.Array:
+    """PRBs for the PRB agent's latent action: tilts, whole quotas, an exact assignment.
+
+    With z the tilt of a user, `paper` asks for shares proportional to e^z over eligible users and
+    `residual` for (c + 1/(4 K)) e^z, c being proportional fair's own counts and K the users of a
+    cell: at z = 0 the quotas are c, and the assignment is proportional fair's.
+
+    Args:
+      slot: from `prepare`.
+      latent: float32[C, U].
+      params: the environment's parameters.
+      parametrisation: one of `PARAMETRISATIONS`.
+
+    Returns:
+      int32[C, N], the user of each PRB, retransmissions included, -1 for none.
+    """
+    config = params.config
+    free = slot.reservation.owner < 0
+    eligible = slot.reservation.eligible
+    shares = jnp.exp(tilt(latent))
+    if parametrisation == "residual":
+        shares = shares * (slot.counts + 0.25 / config.num_users)
+    quotas = apportion(shares, jnp.sum(free, axis=-1), eligible)
+    weights = per_prb(slot.rates * slot.prices[..., None], config)
+    owner = jax.vmap(lambda q, w, a: resolve_quotas(q, w, available=a)[0])(quotas, weights, free)
+    return jnp.where(free, owner, slot.reservation.owner)
+
+
+def fair_assignment(slot: Slot) -> jax.Array:
+    """Proportional fair's own PRBs, int32[C, N], retransmissions included: an agent at rest."""
+    return jnp.where(slot.reservation.owner < 0, slot.fair_owner, slot.reservation.owner)
+
+
+def allot(
+    slot: Slot,
+    owner: jax.Array,
+    latent: jax.Array,
+    observation: Observation,
+    params: Any,
+    parametrisation: str,
+) -> Allocation:
+    """Power for the power agent's latent action.
+
+    With z the tilt of a user, `paper` gives the budget that retransmissions leave to users in
+    proportion to (PRBs of new data) e^z, evenly over a user's PRBs: equal power at z = 0.
+    `residual` solves the MCS-aware knapsack with bits worth e^z / T: at z = 0 the classical rule.
+
+    Args:
+      slot: from `prepare`.
+      owner: int32[C, N], from `assign`.
+      latent: float32[C, U].
+      observation: of this slot.
+      params: the environment's parameters.
+      parametrisation: one of `PARAMETRISATIONS`.
+    """
+    new_data = (slot.reservation.owner < 0) & (owner >= 0)
+    factor = jnp.exp(tilt(latent))
+    if parametrisation == "residual":
+        assignment = Assignment(owner, new_data, slot.prices * factor)
+        return Allocation(owner, POWER_RULES["knapsack"](assignment, observation, params))
+    fresh = jnp.where(new_data, owner, -1)
+    counts = jnp.sum(grant_matrix(fresh, params.config.num_users), axis=-1)
+    reserved, left = budget_left((owner >= 0) & ~new_data, params)
+    power = share_power(counts * factor, fresh, jnp.ones(owner.shape), "uniform", budget=left)
+    return Allocation(owner, jnp.where(new_data, power, reserved))

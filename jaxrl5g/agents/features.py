@@ -1,0 +1,130 @@
+"""What the two agents see of every user: numbers of order one, whatever the sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl5g.agents.slots import Slot
+from jaxrl5g.mac import Observation
+from jaxrl5g.mac.numerics import grant_matrix
+from jaxrl5g.mac.rates import per_prb
+
+PRB_FEATURES = (
+    "csi_mean",
+    "csi_best",
+    "csi_spread",
+    "olla_offset",
+    "throughput_share",
+    "metric",
+    "metric_best",
+    "count",
+    "log_count",
+    "acked_share",
+    "ack",
+    "nack",
+    "retransmission",
+    "processes_free",
+    "eligible",
+)
+"""Features of a user before the PRB decision, in order."""
+
+POWER_FEATURES = (*PRB_FEATURES, "owned", "log_owned", "owned_csi", "value_share")
+"""Features of a user once PRBs are assigned, in order."""
+
+_CSI_CENTRE_DB, _CSI_SCALE_DB = 12.0, 10.0
+_LOG_LIMIT = 6.0
+
+
+def prb_features(slot: Slot, observation: Observation, params: Any) -> jax.Array:
+    """Features of every user before the PRB decision.
+
+    With T the scheduler's own average of a user's bits, r its predicted bits per PRB, K users
+    present and N PRBs: SINR in dB as (x - 12)/10 (its mean, and how far the best subband and the
+    standard deviation are above 0), OLLA offset in 5 dB, ln(T K / sum T), ln of the mean and the
+    largest of r/T over the mean of the cell's winning r/T, the PRBs parallel proportional fair
+    would give as K c / N and as ln(1/4 + c) - ln(1/4 + N / K), bits last acknowledged over their
+    mean, feedback, PRBs of a waiting retransmission over N, free HARQ processes, and eligibility.
+
+    Returns:
+      float32[C, U, len(PRB_FEATURES)], 0 for absent users.
+    """
+    config = params.config
+    mask = observation.mask
+    present = jnp.maximum(jnp.sum(mask, axis=-1, keepdims=True), 1).astype(jnp.float32)
+    csi = observation.csi_db
+    mean_db = jnp.mean(csi, axis=-1)
+    spread_db = jnp.sqrt(jnp.mean((csi - mean_db[..., None]) ** 2, axis=-1))
+    average = jnp.where(mask, slot.mean, 0.0)
+    total = jnp.maximum(jnp.sum(average, axis=-1, keepdims=True), 1e-6)
+    metric = slot.rates * slot.prices[..., None]
+    mean_metric, best_metric = jnp.mean(metric, axis=-1), jnp.max(metric, axis=-1)
+    winning = jnp.where(slot.reservation.eligible[..., None], metric, 0.0)
+    level = jnp.maximum(jnp.mean(jnp.max(winning, axis=-2), axis=-1, keepdims=True), 1e-12)
+    counts = slot.counts.astype(jnp.float32)
+    fair = config.num_prbs / present
+    acked = jnp.where(mask, observation.acked_bits, 0.0)
+    mean_acked = jnp.maximum(jnp.sum(acked, axis=-1, keepdims=True) / present, 1.0)
+    processes = max(config.harq_processes if config.fidelity == "nr" else 1, 1)
+    columns = {
+        "csi_mean": (mean_db - _CSI_CENTRE_DB) / _CSI_SCALE_DB,
+        "csi_best": (jnp.max(csi, axis=-1) - mean_db) / _CSI_SCALE_DB,
+        "csi_spread": spread_db / _CSI_SCALE_DB,
+        "olla_offset": observation.olla_offset_db / 5.0,
+        "throughput_share": _log(average * present / total),
+        "metric": _log(mean_metric / level),
+        "metric_best": _log(best_metric / level),
+        "count": counts / fair,
+        "log_count": _log((counts + 0.25) / (fair + 0.25)),
+        "acked_share": jnp.minimum(acked / mean_acked, _LOG_LIMIT) / 2.0,
+        "ack": observation.feedback == 1,
+        "nack": observation.feedback == 0,
+        "retransmission": observation.harq_prbs / config.num_prbs,
+        "processes_free": observation.harq_free / processes,
+        "eligible": slot.reservation.eligible,
+    }
+    return _stack(columns, PRB_FEATURES, mask)
+
+
+def power_features(
+    before: jax.Array, slot: Slot, owner: jax.Array, observation: Observation, params: Any
+) -> jax.Array:
+    """Features of every user once PRBs are assigned.
+
+    Adds to `before` the PRBs of new data owned (as K n / N and as a logarithm, like the counts),
+    their mean SINR, 0 without any, and each user's part of the sum of r/T over them.
+
+    Returns:
+      float32[C, U, len(POWER_FEATURES)], 0 for absent users.
+    """
+    config = params.config
+    mask = observation.mask
+    present = jnp.maximum(jnp.sum(mask, axis=-1, keepdims=True), 1).astype(jnp.float32)
+    fair = config.num_prbs / present
+    mine = grant_matrix(jnp.where(slot.reservation.owner < 0, owner, -1), config.num_users)
+    owned = jnp.sum(mine, axis=-1).astype(jnp.float32)
+    csi = per_prb(observation.csi_db, config)
+    mean_db = jnp.sum(jnp.where(mine, csi, 0.0), axis=-1) / jnp.maximum(owned, 1.0)
+    rates = per_prb(slot.rates, config)
+    value = jnp.sum(jnp.where(mine, rates, 0.0), axis=-1) * slot.prices
+    total = jnp.maximum(jnp.sum(jnp.where(mask, value, 0.0), axis=-1, keepdims=True), 1e-12)
+    columns = {
+        "owned": owned / fair,
+        "log_owned": _log((owned + 0.25) / (fair + 0.25)),
+        "owned_csi": jnp.where(owned > 0, (mean_db - _CSI_CENTRE_DB) / _CSI_SCALE_DB, 0.0),
+        "value_share": value * present / total / 4.0,
+    }
+    added = _stack(columns, POWER_FEATURES[len(PRB_FEATURES) :], mask)
+    return jnp.concatenate([before, added], axis=-1)
+
+
+def _log(ratio: jax.Array) -> jax.Array:
+    """Natural logarithm within +-6, over 2."""
+    return jnp.clip(jnp.log(jnp.maximum(ratio, 1e-6)), -_LOG_LIMIT, _LOG_LIMIT) / 2.0
+
+
+def _stack(columns: dict[str, jax.Array], names: tuple[str, ...], mask: jax.Array) -> jax.Array:
+    stacked = jnp.stack([columns[name].astype(jnp.float32) for name in names], axis=-1)
+    return jnp.where(mask[..., None], stacked, 0.0)

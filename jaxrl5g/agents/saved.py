@@ -1,0 +1,72 @@
+"""Trained controllers on disk: saved by training, loaded as schedulers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxrl5g.agents.controller import ControllerConfig, controller
+from jaxrl5g.mac import Scheduler
+from jaxrl5g.rl.checkpoints import read_checkpoint, write_checkpoint
+from jaxrl5g.rl.faults import CheckpointError
+from jaxrl5g.rl.mappo import MappoConfig
+
+_KIND = "controller"
+
+
+def save_controller(
+    path: str | Path,
+    actors: Mapping[str, Any],
+    config: ControllerConfig,
+    networks: MappoConfig,
+    about: Mapping[str, Any] | None = None,
+    *,
+    rest_first: bool = False,
+    rest_second: bool = False,
+) -> None:
+    """Write a controller to the folder `path`, whole or not at all.
+
+    Args:
+      path: a folder; one of that name is replaced.
+      actors: "first" and "second" of `LearnerState.params`.
+      config, networks: what they were trained as.
+      about: JSON-able provenance to keep beside it.
+      rest_first, rest_second: agents that the controller goes without.
+    """
+    metadata = {
+        "kind": _KIND,
+        "config": {
+            "controller": dataclasses.asdict(config),
+            "actor_features": list(networks.actor_features),
+            "rest_first": rest_first,
+            "rest_second": rest_second,
+        },
+        "about": dict(about or {}),
+    }
+    write_checkpoint(path, {name: actors[name] for name in ("first", "second")}, metadata)
+
+
+def load_controller(path: str | Path, *, sample: bool = False) -> Scheduler:
+    """A trained controller as a scheduler, for `evaluate` or your own loop.
+
+    Args:
+      path: a folder that `save_controller` wrote.
+      sample: draw decisions from the policies instead of taking their modes.
+
+    Raises:
+      CheckpointError: no complete checkpoint there, or not one of a controller.
+    """
+    metadata, actors = read_checkpoint(path)
+    if metadata.get("kind") != _KIND:
+        raise CheckpointError(f"{path} is a checkpoint, but not of a controller")
+    saved = metadata["config"]
+    return controller(
+        actors,
+        ControllerConfig(**saved["controller"]),
+        MappoConfig(actor_features=tuple(saved["actor_features"])),
+        sample=sample,
+        rest_first=saved["rest_first"],
+        rest_second=saved["rest_second"],
+    )

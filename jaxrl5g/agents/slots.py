@@ -1,0 +1,52 @@
+"""One slot as the controller works it through: what is known, then PRBs, then power."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl5g.mac import Observation
+from jaxrl5g.mac.numerics import grant_matrix
+from jaxrl5g.mac.rates import predicted_rates
+from jaxrl5g.mac.retransmission import Reservation, reserve_retransmissions
+from jaxrl5g.mac.schedulers import largest_metric, price
+
+
+class Slot(NamedTuple):
+    """What parallel proportional fair makes of a slot, from which both agents start.
+
+    Attributes:
+      mean: float32[C, U], the scheduler's average T of acknowledged bits per slot.
+      prices: float32[C, U], 1 / T: the value of a bit.
+      rates: float32[C, U, S], predicted bits per PRB of each subband.
+      reservation: PRBs held for retransmissions, and who may be given new data.
+      fair_owner: int32[C, N], argmax of r / T over eligible users, -1 where there is none.
+      counts: int32[C, U], free PRBs that this gives each user.
+    """
+
+    mean: jax.Array
+    prices: jax.Array
+    rates: jax.Array
+    reservation: Reservation
+    fair_owner: jax.Array
+    counts: jax.Array
+
+
+def prepare(observation: Observation, mean: jax.Array, params: Any) -> Slot:
+    """Proportional fair's view of a slot.
+
+    Args:
+      observation: of this slot.
+      mean: float32[C, U], average of acknowledged bits, the last slot's included.
+      params: the environment's parameters.
+    """
+    config = params.config
+    reservation = reserve_retransmissions(observation, config)
+    rates = predicted_rates(observation, params)
+    cost = price(mean, 1.0)
+    chosen = largest_metric(rates / cost[..., None], reservation.eligible, config)
+    fair_owner = jnp.where(reservation.owner < 0, chosen, -1)
+    counts = jnp.sum(grant_matrix(fair_owner, config.num_users), axis=-1, dtype=jnp.int32)
+    return Slot(mean, 1.0 / cost, rates, reservation, fair_owner, counts)
