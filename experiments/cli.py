@@ -67,6 +67,11 @@ _BENCHMARKS = {
         "BenchmarkResolver",
         "speed and exactness of the PRB quota resolver beside its rivals",
     ),
+    "train": _Command(
+        "experiments.benchmark_train",
+        "BenchmarkTrain",
+        "environment slots per second while the controller learns, and where they go",
+    ),
 }
 
 

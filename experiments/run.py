@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from experiments.claims import Report, merge
 from experiments.configs import config_names, load_config
+from experiments.devices import one_cpu_device_per_core
 from experiments.kinds import Experiment, load_experiment
 from experiments.names import UsageError, unknown
 from experiments.presets import Preset, load_preset
@@ -64,6 +65,7 @@ def run(argv: list[str]) -> Report | None:
         raise UsageError("--resume needs --out, the folder to go on with.")
     out = options.out or new_run_path(preset.name)
     preset = preset._replace(config=options.config, sweep=sweep)
+    one_cpu_device_per_core()
     folder = open_run_folder(out, preset, tuple(argv), resume=options.resume)
     console = Console() if Console().is_terminal else Console(width=110)
     if options.resume and not folder.resuming:

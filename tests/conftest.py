@@ -2,13 +2,20 @@
 
 import importlib.util
 import os
+import tempfile
 
 import jax
 import pytest
 
 jax.config.update("jax_enable_x64", False)
-# A cache on disk would let one run's compilations hide in the next one's.
-jax.config.update("jax_enable_compilation_cache", False)
+# Equal programs, of several tests or workers, are compiled once a run. The cache is the run's own:
+# another one's would hide what compiles no longer.
+_CACHE = os.environ.setdefault(
+    "JAXRL5G_TEST_CACHE", tempfile.mkdtemp(prefix="jaxrl5g-test-compilations-")
+)
+jax.config.update("jax_compilation_cache_dir", _CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 # Modules whose absence is a reason to skip, by marker.
 _NEEDS = {"rt": ("sionna.rt",), "sionna": ("sionna.rt", "sionna.sys", "torch")}

@@ -1,0 +1,492 @@
+"""`run downlink-...`: the hierarchical controller, trained and held against the classical field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from experiments import downlink_figures as figures
+from experiments.claims import Claim, Report, Section
+from experiments.downlink_config import Downlink
+from experiments.downlink_training import TRACED, Variant, maker, train
+from experiments.environments import held_out_split, open_environment
+from experiments.kinds import Experiment
+from experiments.record import write_json
+from experiments.run_folder import RunFolder
+from experiments.sweeps import Group
+from experiments.tune import WINDOWS_FILE, load_windows
+from jaxrl5g import mac
+from jaxrl5g.agents import load_controller
+from jaxrl5g.evaluation import (
+    Metrics,
+    episode_bound,
+    evaluate_family,
+    evaluate_stack,
+    record_episode,
+)
+from jaxrl5g.evaluation.frontier import matched_jain_gain
+from jaxrl5g.evaluation.statistics import (
+    Interval,
+    geometric_mean,
+    hierarchical_bootstrap,
+    mean,
+    paired_hierarchical_bootstrap,
+    pooled_percentile,
+)
+
+EQUAL, KNAPSACK, DUAL = "pf + equal", "pf + knapsack", "dual optimum"
+
+
+class Policy(NamedTuple):
+    """A policy on the test drops.
+
+    Attributes:
+        metrics: one `Metrics` per seed; one for a classical rule.
+        learned: whether it was trained.
+    """
+
+    metrics: list[Metrics]
+    learned: bool
+
+    def column(self, field: str) -> np.ndarray:
+        """[S, D, ...] of a field of `Metrics`."""
+        return np.stack([np.asarray(getattr(m, field)) for m in self.metrics])
+
+
+class Tested(NamedTuple):
+    """Everything that was measured on the test drops of one sweep point.
+
+    Attributes:
+        policies: by name.
+        frontier: names of the alpha-fair rules that span it.
+        bound: certified bound on the geometric mean, bit/s [B], of the first B drops.
+    """
+
+    policies: dict[str, Policy]
+    frontier: tuple[str, ...]
+    bound: np.ndarray
+
+
+def run(group: Group, folder: RunFolder) -> Report:
+    """Train every variant, test all policies on the same drops, and say what holds."""
+    config: Downlink = group.config
+    console = Console() if Console().is_terminal else Console(width=110)
+    variants = [
+        Variant(parametrisation, name)
+        for parametrisation in config.parametrisations
+        for name in config.variants
+    ]
+    actors = {}
+    for number, variant in enumerate(variants, start=1):
+        console.print(f"[bold]{variant.label}[/bold] ({number} of {len(variants)})")
+        path = folder.path / "training" / variant.slug
+        actors[variant] = train(group, variant, path, folder.resuming)
+    console.print("[bold]test[/bold]: classical field and controllers on the same drops")
+    classical, bound = _classical(config, folder.path / "test")
+    learned = {
+        variant: _learned(group, variant, actors[variant], folder.path / "test")
+        for variant in variants
+    }
+    delays = _delays(group, variants, actors, folder.path / "test")
+    reports = []
+    for point in range(len(group.settings)):
+        seeds = slice(point * config.training.seeds, (point + 1) * config.training.seeds)
+        found = Tested(
+            classical.policies
+            | {v.label: Policy(metrics[seeds], True) for v, metrics in learned.items()},
+            classical.frontier,
+            bound,
+        )
+        reports.append(_report(config, found, folder, group.points[point]))
+    report = reports[0] if len(reports) == 1 else _of_points(group, reports)
+    sections = [*report.sections, *_pictures(config, variants, folder)]
+    if delays:
+        sections.append(delays)
+    return Report(report.claims, sections, report.tables)
+
+
+EXPERIMENT = Experiment(Downlink, run, TRACED)
+
+
+def _of_points(group: Group, reports: list[Report]) -> Report:
+    from experiments.claims import merge
+
+    return merge(dict(zip(group.points, reports, strict=True)))
+
+
+def _kept(path: Path, measure: Callable[[], list[Metrics]]) -> list[Metrics]:
+    """What `measure` finds, or what it found before the run was interrupted."""
+    if not path.exists():
+        write_json(path, [metrics._asdict() for metrics in measure()])
+    return [
+        Metrics(**{name: np.asarray(values, float) for name, values in row.items()})
+        for row in json.loads(path.read_text())
+    ]
+
+
+def _test_env(config: Downlink, **changes: Any) -> tuple[Any, Any]:
+    scenario = config.scenario
+    split = held_out_split(scenario.test_env)
+    return open_environment(
+        scenario.test_env, split, scenario.test_drops, scenario.slots, **changes
+    )
+
+
+def _test_key(config: Downlink) -> jax.Array:
+    return jax.random.key(config.seed + 2)
+
+
+def _classical(config: Downlink, folder: Path) -> tuple[Tested, np.ndarray]:
+    """The alpha-fair frontier at tuned windows, the joint optimum, several cells' rules, bounds."""
+    env, params = _test_env(config)
+    key, drops = _test_key(config), config.scenario.test_drops
+    windows = load_windows(WINDOWS_FILE)
+    policies: dict[str, Policy] = {}
+
+    def family(name: str, make: Callable[..., mac.Scheduler], rows: list, names: list[str]) -> None:
+        found = _kept(
+            folder / f"{name}.json",
+            lambda: evaluate_family(env, params, make, rows, key, drops),
+        )
+        policies.update({n: Policy([m], False) for n, m in zip(names, found, strict=True)})
+
+    for power in ("equal", "knapsack"):
+        rows = [(alpha, windows[alpha, power]) for alpha in config.rivals.alphas]
+        names = [
+            f"pf + {power}" if alpha == 1 else f"alpha {alpha:g} + {power}" for alpha, _ in rows
+        ]
+        make = _AlphaFair(power)
+        family(f"alpha-{power}", make, rows, names)
+    frontier = tuple(policies)
+    window = windows[1.0, "equal"]
+    family("dual", mac.dual_optimum, [(1.0, windows[1.0, "knapsack"])], [DUAL])
+    if params.config.num_cells > 1:
+        family("reuse3", mac.reuse_three, [(window,)], ["reuse 3"])
+        central, central_params = _test_env(config, csi="centralised")
+        for name, make in (("on-off", mac.on_off), ("wmmse", mac.wmmse)):
+            metrics = _kept(
+                folder / f"{name}.json",
+                lambda make=make: evaluate_family(
+                    central, central_params, make, [(window,)], key, drops
+                ),
+            )
+            policies[f"{name} (centralised CSI)"] = Policy(metrics, False)
+    path = folder / f"bound-{config.rivals.bound_drops}-{config.rivals.bound_steps}.json"
+    if not path.exists():
+        start = policies[EQUAL].column("user_throughput")[0]
+        found = [
+            float(
+                episode_bound(
+                    env,
+                    params,
+                    key,
+                    [drop],
+                    steps=config.rivals.bound_steps,
+                    reference_throughput=start[drop : drop + 1],
+                ).value[0]
+            )
+            for drop in range(config.rivals.bound_drops)
+        ]
+        write_json(path, found)
+    return Tested(policies, frontier, np.empty(0)), np.asarray(json.loads(path.read_text()), float)
+
+
+class _AlphaFair(NamedTuple):
+    """`alpha_fair` with a power rule; equal, and so compiled once, for equal rules."""
+
+    power: str
+
+    def __call__(self, alpha: Any, window: Any) -> mac.Scheduler:
+        return mac.alpha_fair(alpha, window, power=self.power)
+
+
+def _learned(
+    group: Group, variant: Variant, actors: Any, folder: Path, **changes: Any
+) -> list[Metrics]:
+    """Test every point and seed of a variant, in that order."""
+    config: Downlink = group.config
+    label = "".join(f"-{name}-{value}" for name, value in changes.items())
+
+    def measure() -> list[Metrics]:
+        env, params = _test_env(config, **changes)
+        count = len(group.settings) * config.training.seeds
+        return evaluate_stack(
+            env,
+            params,
+            maker(config, variant),
+            (actors,),
+            count,
+            _test_key(config),
+            config.scenario.test_drops,
+        )
+
+    return _kept(folder / f"{variant.slug}{label}.json", measure)
+
+
+def _report(config: Downlink, found: Tested, folder: RunFolder, point: str) -> Report:
+    claims: list[Claim] = []
+    for parametrisation in config.parametrisations:
+        claims += _paper_claims(config, found, parametrisation)
+        claims += _honest_claims(config, found, parametrisation)
+    name = "plane.png" if not point else f"plane-{point}.png".replace("/", "_")
+    figures.plane(folder.figures / name, found, "test drops")
+    figures.user_cdf(folder.figures / name.replace("plane", "users"), found)
+    section = Section(
+        "Policies on the test drops",
+        _caption(config),
+        *_table(found),
+        figures={
+            folder.figures / name: "Cell throughput against Jain's index, the alpha-fair frontier "
+            "(upper hull) and every learned controller; 95 % intervals.",
+            folder.figures / name.replace("plane", "users"): "User throughput, drops (and seeds) "
+            "pooled.",
+        },
+    )
+    tables = {
+        name: {
+            field: policy.column(field)
+            for field in ("cell_throughput", "jain", "geometric_mean", "p5_throughput")
+        }
+        for name, policy in found.policies.items()
+    }
+    return Report(claims, [section], {"policies": tables, "bound": found.bound})
+
+
+def _sample(config: Downlink) -> str:
+    return f"{config.training.seeds} seeds x {config.scenario.test_drops} drops"
+
+
+def _against(
+    ours: Policy, theirs: Policy, field: str, statistic: Callable, relative: bool
+) -> Interval:
+    return paired_hierarchical_bootstrap(
+        ours.column(field), theirs.column(field), statistic, relative=relative
+    )
+
+
+def _percent(interval: Interval) -> tuple[float, tuple[float, float]]:
+    return 100 * interval.value, (100 * interval.low, 100 * interval.high)
+
+
+def _above(
+    config: Downlink, found: Tested, name: str, other: str, field: str, statistic: Callable
+) -> Claim:
+    gain = _against(found.policies[name], found.policies[other], field, statistic, True)
+    value, interval = _percent(gain)
+    what = {"cell_throughput": "cell throughput", "user_throughput": "geometric mean"}[field]
+    return Claim(
+        f"{name} above {other}, {what}",
+        f"{name} has more {what} than {other}",
+        "above 0 with the whole interval",
+        value,
+        interval[0] > 0,
+        interval,
+        "%",
+        _sample(config),
+    )
+
+
+def _paper_claims(config: Downlink, found: Tested, parametrisation: str) -> list[Claim]:
+    """The order that the paper reports: full > each ablation > PF + equal power."""
+    full = f"{parametrisation} full"
+    rest = [f"{parametrisation} {name}" for name in config.variants if name != "full"]
+    pairs = [(full, other) for other in rest] + [(other, EQUAL) for other in rest]
+    pairs += [] if rest else [(full, EQUAL)]
+    claims = [_above(config, found, a, b, "cell_throughput", mean) for a, b in pairs]
+    change = _against(found.policies[full], found.policies[EQUAL], "jain", mean, False)
+    claims.append(
+        Claim(
+            f"{full}: Jain near that of {EQUAL}",
+            f"{full} changes Jain's index by no more than 0.05",
+            "within 0.05 of 0 with the whole interval",
+            change.value,
+            bool(max(abs(change.low), abs(change.high)) <= 0.05),
+            (change.low, change.high),
+            "",
+            _sample(config),
+        )
+    )
+    return claims
+
+
+def _honest_claims(config: Downlink, found: Tested, parametrisation: str) -> list[Claim]:
+    """Against the strongest rules that need no learning."""
+    full = f"{parametrisation} full"
+    policy = found.policies[full]
+    hull = [found.policies[name] for name in found.frontier]
+    matched = matched_jain_gain(
+        policy.column("jain"),
+        policy.column("cell_throughput"),
+        np.stack([p.column("jain")[0] for p in hull]),
+        np.stack([p.column("cell_throughput")[0] for p in hull]),
+    )
+    value, interval = _percent(matched.relative)
+    measured = bool(np.isfinite([value, *interval]).all())
+    claims = [
+        Claim(
+            f"{full}: cell throughput at matched Jain",
+            f"{full} lies above the alpha-fair frontier's upper hull, knapsack power included, at "
+            "its own Jain's index",
+            "above 0 with the whole interval",
+            value if measured else None,
+            interval[0] > 0 if measured else None,
+            interval if measured else None,
+            "%",
+            f"{matched.comparable} comparable of {policy.column('jain').size}",
+            "" if measured else "no drop is within the frontier's range of Jain",
+        )
+    ]
+    rivals = [name for name in found.policies if not found.policies[name].learned]
+    rivals = [name for name in rivals if name not in found.frontier or name == KNAPSACK]
+    claims += [
+        _above(config, found, full, rival, "user_throughput", geometric_mean) for rival in rivals
+    ]
+    if len(found.bound):
+        share = policy.column("geometric_mean")[:, : len(found.bound)] / found.bound
+        value, interval = _percent(hierarchical_bootstrap(share))
+        claims.append(
+            Claim(
+                f"{full}: share of the certified bound",
+                f"{full} stays below what no policy can exceed",
+                "at most 100",
+                value,
+                interval[1] <= 100,
+                interval,
+                "%",
+                f"{config.training.seeds} seeds x {len(found.bound)} drops",
+            )
+        )
+    return claims
+
+
+def _caption(config: Downlink) -> str:
+    scenario = config.scenario
+    return (
+        f"{scenario.test_drops} disjoint drops of {scenario.test_env} "
+        f"({held_out_split(scenario.test_env)} tracks), {scenario.slots} slots each, the first 100 "
+        f"left out; controllers trained on {scenario.train_env} ({scenario.train_split} tracks), "
+        f"{config.training.seeds} seeds. Differences are paired by drop; 95 % intervals over seeds "
+        "and drops. UE and PRB counts, weights and sizes are ours: the paper's are not public."
+    )
+
+
+_COLUMNS = (
+    "policy",
+    "cell [Mbit/s]",
+    f"cell against {EQUAL} [%]",
+    f"geo. mean against {KNAPSACK} [%]",
+    f"5 %-ile user against {EQUAL} [%]",
+    "Jain",
+    "of the bound [%]",
+)
+
+
+def _table(found: Tested) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    rows = []
+    for name, policy in found.policies.items():
+        cell = hierarchical_bootstrap(policy.column("cell_throughput") * 1e-6)
+        jain = hierarchical_bootstrap(policy.column("jain"))
+        share = "-"
+        if len(found.bound):
+            part = policy.column("geometric_mean")[:, : len(found.bound)] / found.bound
+            share = f"{100 * np.mean(part):.1f}"
+        rows.append(
+            (
+                name,
+                f"{cell.value:.2f} ({cell.low:.2f}, {cell.high:.2f})",
+                _difference(found, name, EQUAL, "cell_throughput", mean),
+                _difference(found, name, KNAPSACK, "user_throughput", geometric_mean),
+                _difference(found, name, EQUAL, "user_throughput", pooled_percentile(5)),
+                f"{jain.value:.3f} ({jain.low:.3f}, {jain.high:.3f})",
+                share,
+            )
+        )
+    return _COLUMNS, rows
+
+
+def _difference(found: Tested, name: str, other: str, field: str, statistic: Callable) -> str:
+    if name == other:
+        return ""
+    gain = _against(found.policies[name], found.policies[other], field, statistic, True)
+    if not np.isfinite(gain.value):
+        return "-"
+    value, (low, high) = _percent(gain)
+    return f"{value:+.1f} ({low:+.1f}, {high:+.1f})"
+
+
+def _delays(
+    group: Group, variants: list[Variant], actors: Mapping[Variant, Any], folder: Path
+) -> Section | None:
+    """The full controllers and PF + knapsack power at other CQI delays, without training anew."""
+    config: Downlink = group.config
+    if not config.rivals.csi_delays:
+        return None
+    window = load_windows(WINDOWS_FILE)[1.0, "knapsack"]
+    rows = []
+    for delay in config.rivals.csi_delays:
+        env, params = _test_env(config, cqi_delay=delay)
+        rival = _kept(
+            folder / f"knapsack-cqi_delay-{delay}.json",
+            lambda env=env, params=params: evaluate_family(
+                env,
+                params,
+                _AlphaFair("knapsack"),
+                [(1.0, window)],
+                _test_key(config),
+                config.scenario.test_drops,
+            ),
+        )
+        base = Policy(rival, False)
+        for variant in variants:
+            if variant.name != "full":
+                continue
+            ours = Policy(
+                _learned(group, variant, actors[variant], folder, cqi_delay=delay)[
+                    : config.training.seeds
+                ],
+                True,
+            )
+            gain = _against(ours, base, "user_throughput", geometric_mean, True)
+            value, (low, high) = _percent(gain)
+            rows.append((str(delay), variant.label, f"{value:+.1f} ({low:+.1f}, {high:+.1f})"))
+    columns = ("CQI delay [slots]", "controller", f"geo. mean against {KNAPSACK} [%]")
+    return Section("CSI delay", "Both under the same delay, trained at the default.", columns, rows)
+
+
+def _pictures(config: Downlink, variants: list[Variant], folder: RunFolder) -> list[Section]:
+    """Learning curves of every variant, and one drop's PRBs and power."""
+    curves = folder.figures / "learning.png"
+    figures.learning_curves(
+        curves,
+        {v.label: folder.path / "training" / v.slug / "metrics.jsonl" for v in variants},
+    )
+    env, params = _test_env(config)
+    recorded = {
+        EQUAL: record_episode(env, params, mac.proportional_fair(), _test_key(config)),
+    }
+    for variant in variants:
+        if variant.name == "full":
+            saved = folder.path / "training" / variant.slug / "controllers"
+            first = sorted(saved.iterdir())[0]
+            recorded[variant.label] = record_episode(
+                env, params, load_controller(first), _test_key(config)
+            )
+    maps = folder.figures / "drop-0.png"
+    figures.prb_and_power_maps(maps, recorded)
+    return [
+        Section(
+            "Learning",
+            "Gain of the mean log of user throughput over the same controller at rest, on the "
+            "validation tracks; means over seeds and each seed. Dashed lines: changes of phase.",
+            figures={curves: "Learning curves."},
+        ),
+        Section(
+            "One drop", "", figures={maps: "Who holds each PRB, and its power, in test drop 0."}
+        ),
+    ]

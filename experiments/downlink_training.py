@@ -1,0 +1,272 @@
+"""Training of the two-agent controller: variants, curriculum, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.downlink_config import Downlink
+from experiments.environments import open_environment
+from experiments.settings import to_plain
+from experiments.sweeps import Group
+from jaxrl5g import mac
+from jaxrl5g.agents import ControllerConfig, controller, downlink_task, save_controller
+from jaxrl5g.evaluation import Metrics, evaluate, evaluate_stack
+from jaxrl5g.rl import Hyper, LearnerState, MappoConfig, Phase, PhaseSettings, run_phases
+from jaxrl5g.rl.checkpoints import load_checkpoint
+from jaxrl5g.rl.mappo import AXIS, enter_phase, init_learners, make_chunk
+
+TRACED = tuple(
+    f"training.{name}"
+    for name in (
+        "learning_rate",
+        "log_std",
+        "discount",
+        "trace",
+        "inner_trace",
+        "clip",
+        "entropy",
+        "leash_target",
+    )
+)
+"""Options that a sweep may stack: all their points are trained by one program."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the controllers that are trained.
+
+    Attributes:
+        parametrisation: "residual" or "paper".
+        name: one of `VARIANTS`.
+    """
+
+    parametrisation: str
+    name: str
+
+    @property
+    def label(self) -> str:
+        """As it is reported."""
+        return f"{self.parametrisation} {self.name}"
+
+    @property
+    def slug(self) -> str:
+        """Folder of its training."""
+        return f"{self.parametrisation}-{self.name}"
+
+    @property
+    def rest_first(self) -> bool:
+        """Whether PRBs are left to proportional fair."""
+        return self.name == "power_only"
+
+    @property
+    def rest_second(self) -> bool:
+        """Whether the power agent is left out."""
+        return self.name == "prb_only"
+
+
+def controller_config(config: Downlink, variant: Variant) -> ControllerConfig:
+    """Return what the agents of a variant decide."""
+    return ControllerConfig(
+        parametrisation=variant.parametrisation,  # pyright: ignore[reportArgumentType]
+        decision_period=config.decisions.period,
+        window=config.decisions.window,
+    )
+
+
+def learner_config(config: Downlink, variant: Variant) -> MappoConfig:
+    """Return the learner's sizes."""
+    training = config.training
+    return MappoConfig(
+        num_envs=training.num_envs,
+        rollout_steps=training.rollout_steps,
+        epochs=training.epochs,
+        minibatches=training.minibatches,
+        actor_features=training.actor_features,
+        critic_features=training.critic_features,
+        shared_critic=variant.name == "shared_critic",
+        mirrored=training.mirrored,
+    )
+
+
+def curriculum(config: Downlink, variant: Variant) -> list[tuple[str, int, PhaseSettings]]:
+    """Return name, updates and settings of a variant's phases; all variants have equal updates."""
+    training = config.training
+    first, second, third = training.phase_updates
+    total = first + second + third
+    begin = PhaseSettings(warm_up=training.warm_up)
+    prb = begin.replace(train_second=False, explore_second=False, rest_second=True)
+    power = begin.replace(train_first=False, explore_first=False)
+    if variant.name == "prb_only":
+        return [("PRB agent", total, prb)]
+    if variant.name == "power_only":
+        return [("power agent", total, power.replace(rest_first=True))]
+    if variant.name == "no_curriculum":
+        return [("both agents", total, begin)]
+    joint = begin.replace(learning_rate=training.joint_learning_rate, leash=training.leash)
+    return [("PRB agent", first, prb), ("power agent", second, power), ("joint", third, joint)]
+
+
+def hypers(group: Group) -> Hyper:
+    """Return the learner's numbers, leaves [points x seeds], seeds running fastest."""
+    training = group.config.training
+    points = len(group.settings)
+    swept = {name.removeprefix("training."): column for name, column in group.values.items()}
+
+    def column(name: str) -> jax.Array:
+        values = swept.get(name, np.full(points, getattr(training, name)))
+        return jnp.repeat(jnp.asarray(values, jnp.float32), training.seeds)
+
+    named = {name.removeprefix("training.") for name in TRACED}
+    count = points * training.seeds
+    return Hyper(
+        **{
+            name: column(name) if name in named else jnp.full(count, value, jnp.float32)
+            for name, value in Hyper().__dict__.items()
+        }
+    )
+
+
+@dataclass(frozen=True)
+class MakeController:
+    """Makes a controller from its parameters; equal, and so compiled once, for equal settings."""
+
+    config: ControllerConfig
+    networks: MappoConfig
+    rest_first: bool
+    rest_second: bool
+
+    def __call__(self, actors: Mapping[str, Any]) -> mac.Scheduler:
+        return controller(
+            dict(actors),
+            self.config,
+            self.networks,
+            rest_first=self.rest_first,
+            rest_second=self.rest_second,
+        )
+
+
+def maker(config: Downlink, variant: Variant) -> MakeController:
+    """Return what makes the variant's controllers."""
+    networks = MappoConfig(actor_features=config.training.actor_features)
+    return MakeController(
+        controller_config(config, variant), networks, variant.rest_first, variant.rest_second
+    )
+
+
+def train(group: Group, variant: Variant, folder: Path, resume: bool) -> dict[str, Any]:
+    """Train a variant, all points and seeds of it, or go on with it.
+
+    Returns:
+        The actors of the state that was best on the validation tracks, leaves [points x seeds].
+    """
+    config: Downlink = group.config
+    training, scenario = config.training, config.scenario
+    env, params = open_environment(
+        scenario.train_env, scenario.train_split, 1, scenario.slots, reward=scenario.reward
+    )
+    learner, hyper = learner_config(config, variant), hypers(group)
+    task = downlink_task(env, controller_config(config, variant))
+    devices = training.devices or jax.local_device_count()
+    mesh = jax.make_mesh((devices,), (AXIS,), devices=jax.devices()[:devices])
+    chunk = make_chunk(training.updates_per_chunk, task, learner, mesh, training.seeds_at_once)
+    keys = jax.random.split(jax.random.key(config.seed), training.seeds)
+    keys = jnp.tile(keys, len(group.settings))  # the same seeds at every point
+    state = init_learners(keys, task, params, learner, hyper, mesh)
+
+    def phase(name: str, updates: int, settings: PhaseSettings) -> Phase:
+        settings = jax.tree.map(jnp.asarray, settings)
+        slots = updates_slots(config, training.updates_per_chunk) * len(keys)
+        return Phase(
+            name,
+            updates // training.updates_per_chunk,
+            lambda state: chunk(state, params, settings, hyper),
+            _entering(settings, hyper),
+            units=slots,
+        )
+
+    phases = [phase(*part) for part in curriculum(config, variant)]
+    validate = _validation(config, variant, len(keys))
+    run_phases(
+        phases,
+        state,
+        folder,
+        config={"variant": variant.slug, "sweep": list(group.points), **to_plain(config)},
+        evaluate=validate,
+        evaluate_every=max(1, sum(p.chunks for p in phases) // 12),
+        score=lambda found: found["gain_over_rest"],
+        checkpoint_every=5,
+        watch=lambda state: state.params,
+        resume=resume,
+        shown=("reward", "log_throughput"),
+        unit="slots",
+    )
+    best, _ = load_checkpoint(folder / "checkpoints" / "best", state)
+    actors = {name: jax.device_get(best.params[name]) for name in ("first", "second")}
+    for number in range(len(keys)):
+        point, seed = divmod(number, training.seeds)
+        name = f"seed-{seed}" if len(group.settings) == 1 else f"point-{point}-seed-{seed}"
+        save_controller(
+            folder / "controllers" / name,
+            jax.tree.map(lambda leaf, n=number: leaf[n], actors),
+            controller_config(config, variant),
+            learner,
+            {"variant": variant.label, "env": scenario.train_env, "seed": seed},
+            rest_first=variant.rest_first,
+            rest_second=variant.rest_second,
+        )
+    return actors
+
+
+def updates_slots(config: Downlink, updates: int) -> int:
+    """Return the environment slots of so many updates of one learner."""
+    training = config.training
+    return updates * training.num_envs * training.rollout_steps * config.decisions.period
+
+
+def _entering(settings: PhaseSettings, hyper: Hyper):
+    """Start a phase for every learner of the stack."""
+
+    @jax.jit
+    def enter(state: LearnerState, hyper: Hyper) -> LearnerState:
+        return jax.vmap(enter_phase, (0, None, 0))(state, settings, hyper)
+
+    return lambda state: enter(state, hyper)
+
+
+def _validation(config: Downlink, variant: Variant, count: int):
+    """Mean log of user throughput on the validation tracks against the controller at rest."""
+    scenario = config.scenario
+    env, params = open_environment(
+        scenario.train_env, scenario.validation_split, scenario.validation_drops, scenario.slots
+    )
+    key = jax.random.key(config.seed + 1)
+    power = "knapsack" if variant.parametrisation == "residual" else "equal"
+    rest = evaluate(
+        env,
+        params,
+        mac.proportional_fair(config.decisions.window, power=power),
+        key,
+        scenario.validation_drops,
+    )
+    make = maker(config, variant)
+
+    def validate(state: LearnerState) -> dict[str, Any]:
+        actors = {name: jax.device_get(state.params[name]) for name in ("first", "second")}
+        found = evaluate_stack(env, params, make, (actors,), count, key, scenario.validation_drops)
+        gains = np.array([mean_log(m) - mean_log(rest) for m in found])
+        jain = np.array([np.mean(m.jain) for m in found])
+        return {"gain_over_rest": float(np.mean(gains)), "gains": gains, "jain": jain}
+
+    return validate
+
+
+def mean_log(metrics: Metrics) -> float:
+    """Return the mean logarithm of user throughput, one bit/s at least."""
+    return float(np.nanmean(np.log(np.maximum(metrics.user_throughput, 1.0))))
