@@ -22,8 +22,9 @@ from experiments.comparison_report import (
     summarise,
 )
 from experiments.environments import held_out_split, open_environment
-from experiments.names import UsageError
+from experiments.names import UsageError, split_list
 from experiments.record import provenance, to_json, write_json
+from experiments.schedulers import CONTROLLER, parse_scheduler
 from experiments.tune import ALPHAS, WINDOWS_FILE, load_windows
 from jaxrl5g import mac
 from jaxrl5g.evaluation import (
@@ -59,6 +60,8 @@ class Compare:
     """Tracks to draw from; the held-out ones where not given."""
     windows: Path = WINDOWS_FILE
     """Averaging windows, as `tune` writes them."""
+    controllers: str = ""
+    """Folders of trained controllers to compare too, comma-separated."""
     bound_steps: int = 20
     """Frank-Wolfe steps that tighten the bound; 0 = none."""
     seed: int = 0
@@ -133,6 +136,28 @@ def field(num_cells: int, windows: dict[tuple[float, str], float]) -> list[Part]
     return parts
 
 
+def trained(paths: str) -> list[Part]:
+    """Return a part for each controller in a comma-separated list of folders.
+
+    Raises:
+        UsageError: a folder holds no controller.
+    """
+    loaded = {path: parse_scheduler(CONTROLLER + path) for path in split_list(paths)}
+    return [
+        Part(f"controller-{number}-reported", "reported", _Always(scheduler), ((),), (path,))
+        for number, (path, scheduler) in enumerate(loaded.items())
+    ]
+
+
+class _Always(NamedTuple):
+    """Makes the same scheduler from no setting."""
+
+    scheduler: mac.Scheduler
+
+    def __call__(self) -> mac.Scheduler:
+        return self.scheduler
+
+
 def policy_name(alpha: float, power: str) -> str:
     """Return how an alpha-fair rule is reported, such as "alpha 0.5 + knapsack"."""
     rule = "pf" if alpha == 1 else f"alpha {alpha:g}"
@@ -159,7 +184,7 @@ def run(options: Compare, argv: list[str]) -> dict[str, Any]:
     out = options.out or Path("runs") / f"compare-{options.env}"
     env, params = make_env(csi="reported")
     windows = load_windows(options.windows)
-    parts = field(params.config.num_cells, windows)
+    parts = [*field(params.config.num_cells, windows), *trained(options.controllers)]
     resolved = dataclasses.replace(options, out=out, split=split)
     _claim(out, resolved, windows)
     console = Console() if Console().is_terminal else Console(width=170)

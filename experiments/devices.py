@@ -8,7 +8,7 @@ import jax
 def one_cpu_device_per_core() -> None:
     """Make a virtual device of every usable core, where JAX's platform turns out to be the CPU.
 
-    Without effect in a process that has used a device already.
+    Without effect in a process that has used a device already, as importing gymnax does.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     try:

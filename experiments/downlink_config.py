@@ -14,9 +14,9 @@ class Scenario:
 
     train_env: str = "MunichDownlink-v0"
     """Environment to train in."""
-    train_split: str = "train"
-    """Its tracks to train on."""
-    validation_split: str = "validation"
+    train_split: str | None = "train"
+    """Its tracks to train on; None for an analytic channel."""
+    validation_split: str | None = "validation"
     """Its tracks on which the best state of a training run is chosen."""
     validation_drops: int = 8
     """Drops of each validation."""

@@ -50,6 +50,9 @@ def plane(path: Path, found: Tested, title: str) -> None:
             mfc=COLOURS[index % len(COLOURS)] if policy.learned else "white",
             label=name,
         )
+    if len(found.bound.cell_throughput):
+        top = float(np.mean(found.bound.cell_throughput)) * 1e-6
+        axes.axhline(top, color="black", lw=1.0, ls=":", label="bound on cell throughput")
     axes.set(xlabel="Jain's index of user throughput", ylabel="cell throughput [Mbit/s]")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, path)

@@ -55,6 +55,7 @@ def run(argv: list[str]) -> Report | None:
         return None
     if len(argv) < 2 or argv[1].startswith("-"):
         raise UsageError(f"run needs an experiment's name first: {', '.join(_presets())}.")
+    one_cpu_device_per_core()  # before an experiment's imports use a device
     preset = load_preset(argv[1])
     experiment = load_experiment(preset.kind)
     options = _parse(preset, argv[2:])
@@ -65,7 +66,6 @@ def run(argv: list[str]) -> Report | None:
         raise UsageError("--resume needs --out, the folder to go on with.")
     out = options.out or new_run_path(preset.name)
     preset = preset._replace(config=options.config, sweep=sweep)
-    one_cpu_device_per_core()
     folder = open_run_folder(out, preset, tuple(argv), resume=options.resume)
     console = Console() if Console().is_terminal else Console(width=110)
     if options.resume and not folder.resuming:

@@ -1,4 +1,4 @@
-"""Schedulers by name: `pf`, `pf:50`, `alpha_fair:0.5:200`, `pf:50+knapsack`."""
+"""Schedulers by name: `pf`, `pf:50`, `alpha_fair:0.5:200`, `pf:50+knapsack`, `controller:PATH`."""
 
 import inspect
 from collections.abc import Callable
@@ -6,6 +6,9 @@ from typing import Any
 
 from experiments.names import UsageError, split_list, unknown
 from jaxrl5g.mac import POWER_RULES, SCHEDULERS, Scheduler
+
+CONTROLLER = "controller:"
+"""What the name of a trained controller begins with; its path follows."""
 
 
 def numbers_of(make: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -24,11 +27,14 @@ def parse_scheduler(name: str) -> Scheduler:
 
     The numbers are the maker's arguments in order: the averaging window in slots of `pf` and
     `bet`, the exponent and the window of `alpha_fair`. The power rule is equal where not given.
+    `controller:PATH` is a trained controller, as `run downlink-...` leaves them.
 
     Raises:
         UsageError: unknown name or power rule (the nearest is given), or a number that is missing,
-            not wanted or out of range.
+            not wanted or out of range, or a path without a controller.
     """
+    if name.startswith(CONTROLLER):
+        return _controller(name.removeprefix(CONTROLLER))
     stem, plus, power = name.partition("+")
     base, *numbers = stem.split(":")
     if base not in SCHEDULERS:
@@ -53,6 +59,16 @@ def parse_scheduler(name: str) -> Scheduler:
         return make(*given, **keywords)
     except ValueError as error:
         raise UsageError(f"scheduler {name!r}: {error}") from None
+
+
+def _controller(path: str) -> Scheduler:
+    from jaxrl5g.agents import load_controller  # the toolbox is slow to import
+    from jaxrl5g.rl import CheckpointError
+
+    try:
+        return load_controller(path)
+    except CheckpointError as error:
+        raise UsageError(f"{error}.") from None
 
 
 def _number(text: str, option: inspect.Parameter) -> float | int:

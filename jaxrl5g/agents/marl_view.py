@@ -16,7 +16,7 @@ from jaxrl5g.env import DownlinkEnv, DownlinkParams
 from jaxrl5g.env.rarely import rarely
 from jaxrl5g.rl.two_turn import Seen, Turn
 
-AGENTS = ("prb", "power")
+AGENTS: tuple[str, ...] = ("prb", "power")
 """Agents in the order of their turns."""
 
 ACTION_LIMIT = 3.0
@@ -161,15 +161,17 @@ class DownlinkTurns:
         params = self._env.default_params if params is None else params
         first, second = (self._latent(actions, agent) for agent in AGENTS)
 
-        # whichever turn it is, a batch pays for that alone; `turn` is 0, and keeps XLA from
-        # moving the work out of the branch
+        # whichever turn it is, a batch pays for that alone: without the barrier XLA would move what
+        # does not depend on the branch's `turn`, such as the channel, out of it
         def assign(turn: jax.Array) -> TurnState:
-            seen, plan = self._task.second(state.plan, first + turn, jnp.bool_(False), params)
-            return TurnState(state.task, plan, _table(seen), jnp.bool_(True))
+            now, latent, _ = jax.lax.optimization_barrier((state, first, turn))
+            seen, plan = self._task.second(now.plan, latent, jnp.bool_(False), params)
+            return TurnState(now.task, plan, _table(seen), jnp.bool_(True))
 
         def play(turn: jax.Array) -> tuple[TurnState, Turn]:
+            now, latent, _ = jax.lax.optimization_barrier((state, second, turn))
             task, outcome = self._task.step(
-                key, state.task, state.plan, second + turn, jnp.bool_(False), params
+                key, now.task, now.plan, latent, jnp.bool_(False), params
             )
             return self._open(task, params), outcome
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxrl5g.agents.controller import ControllerConfig, see, see_assignment
 from jaxrl5g.agents.decisions import allot, assign, fair_assignment
@@ -137,7 +138,7 @@ def downlink_task(
 def check_horizon(params: Any, period: int) -> None:
     """Raise `ValueError` if the horizon, where it is known, is not a multiple of the period."""
     horizon = params.max_steps_in_episode
-    if not isinstance(horizon, jax.core.Tracer) and int(horizon) % period:
+    if not isinstance(horizon, Tracer) and int(horizon) % period:
         raise ValueError(
             f"the horizon of {int(horizon)} slots must be a multiple of the decision period, "
             f"{period}."

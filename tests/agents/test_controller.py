@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 
 import jaxrl5g
 from jaxrl5g import mac
@@ -131,7 +132,58 @@ def observe(rng, config, mask=None):
 def apply_paper(parameters, observation, mean):
     scheduler = controller(parameters, PAPER, NETWORKS)
     memory = scheduler.init(SMOOTH)._replace(mean=mean)
-    return scheduler.apply(KEY, observation, memory, SMOOTH)
+    allocation, memory = scheduler.apply(KEY, observation, memory, SMOOTH)
+    return allocation, memory, prepare(observation, memory.mean, SMOOTH)
+
+
+def hamilton(shares, count):
+    """Largest remainders in float64, ties to the lowest index."""
+    exact = shares / shares.sum() * count
+    quotas = np.floor(exact).astype(int)
+    quotas[np.argsort(quotas - exact, kind="stable")[: count - quotas.sum()]] += 1
+    return quotas
+
+
+@pytest.mark.parametrize("seed", [None, *range(12)])
+def test_paper_gives_shares_of_the_band_and_of_the_budget(seed):
+    rng = np.random.default_rng(seed or 0)
+    waiting = rng.integers(0, 5, (CELLS, USERS)) * (rng.random((CELLS, USERS)) < 0.3)
+    observation = observe(rng, SMOOTH.config)
+    observation = observation.replace(
+        harq_prbs=jnp.asarray(waiting, jnp.int32),
+        harq_free=jnp.asarray(rng.integers(0, 3, (CELLS, USERS)), jnp.int32),
+    )
+    mean = jnp.asarray(np.exp(rng.uniform(3, 6, (CELLS, USERS))), jnp.float32)
+    allocation, memory, slot = jax.device_get(apply_paper(actors(seed), observation, mean))
+    owner, power, budget = allocation.owner, allocation.power, float(SMOOTH.power_budget)
+    held, eligible = slot.reservation
+    tilts = [
+        3 * np.tanh(latent.astype(np.float64) / 3)
+        for latent in (memory.first_latent, memory.second_latent)
+    ]
+    assert (seed is None) == (not tilts[0].any()) == (not tilts[1].any())
+    for cell in range(CELLS):
+        free = held[cell] < 0
+        np.testing.assert_array_equal(owner[cell][~free], held[cell][~free])
+        np.testing.assert_allclose(power[cell][~free], budget / PRBS, rtol=1e-5)
+        if not eligible[cell].any():
+            assert (owner[cell][free] == -1).all() and not power[cell][free].any()
+            continue
+        quotas = hamilton(np.where(eligible[cell], np.exp(tilts[0][cell]), 0.0), free.sum())
+        counts = np.bincount(owner[cell][free], minlength=USERS)
+        np.testing.assert_array_equal(counts, quotas)
+        value = slot.rates[cell].astype(np.float64) / memory.mean[cell][:, None]
+        rows = np.repeat(value[:, free], quotas, axis=0)
+        best = scipy.optimize.linear_sum_assignment(rows, maximize=True)
+        reached = value[owner[cell], np.arange(PRBS)][free].sum()
+        np.testing.assert_allclose(reached, rows[best].sum(), rtol=1e-4)
+        # the budget that is left, by PRBs and tilt: equal power at rest
+        weight = np.exp(tilts[1][cell])[owner[cell][free]]
+        left = budget * free.sum() / PRBS
+        np.testing.assert_allclose(power[cell][free], left * weight / weight.sum(), rtol=1e-4)
+        if seed is None:
+            np.testing.assert_allclose(power[cell], budget / PRBS, rtol=1e-5)
+            assert np.ptp(quotas[eligible[cell]]) <= 1
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -144,8 +196,8 @@ def test_permuting_users_permutes_decisions_assignment_and_power(seed):
     def move(leaf):
         return leaf[np.arange(CELLS)[:, None], order]
 
-    allocation, memory = apply_paper(actors(seed), observation, mean)
-    moved, moved_memory = apply_paper(actors(seed), jax.tree.map(move, observation), move(mean))
+    allocation, memory, _ = apply_paper(actors(seed), observation, mean)
+    moved, moved_memory, _ = apply_paper(actors(seed), jax.tree.map(move, observation), move(mean))
     for name in ("mean", "first_latent", "second_latent"):
         one, other = getattr(memory, name), getattr(moved_memory, name)
         np.testing.assert_allclose(other, move(one), rtol=1e-4, atol=1e-5)
