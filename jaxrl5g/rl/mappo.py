@@ -56,7 +56,8 @@ class MappoConfig:
       mirrored: environments in pairs that meet the same randomness and explore in opposite
         directions; an advantage is half its difference to the partner's. What chance does to both
         cancels (common random numbers, antithetic variates). Worth it where the task draws its
-        randomness from the keys it is given, and decisions change little of it.
+        randomness from the keys it is given, and decisions change little of it. `log_std` then
+        has no gradient but those of the entropy and the leash: mirrored latents are equally likely.
     """
 
     num_envs: int = 64
@@ -483,7 +484,8 @@ def loss(
         "kl_second": stats_2.kl,
         "clip_fraction_first": stats_1.clip_fraction,
         "clip_fraction_second": stats_2.clip_fraction,
-        "anchor_kl": jnp.maximum(train_1 * kl_1, train_2 * kl_2),
+        "anchor_kl_first": train_1 * kl_1,
+        "anchor_kl_second": train_2 * kl_2,
     }
 
 
@@ -520,7 +522,10 @@ def improve(
         epoch, (state.params, state.optimiser), jax.random.split(key, config.epochs)
     )
     metrics = mean(jax.tree.map(jnp.mean, metrics))
-    adapted = adapt_kl_coefficient(state.leash, metrics["anchor_kl"], hyper.leash_target)
+    # of means: the same over any number of devices
+    farthest = jnp.maximum(metrics["anchor_kl_first"], metrics["anchor_kl_second"])
+    adapted = adapt_kl_coefficient(state.leash, farthest, hyper.leash_target)
+    adapted = jnp.where(warm, adapted, state.leash)  # actors that wait say nothing about it
     leash = jnp.where(jnp.asarray(phase.leash) > 0, adapted, 0.0)
     played = config.num_envs * config.rollout_steps
     return state._replace(
@@ -585,11 +590,12 @@ AXIS = "environments"
 """Name of the mesh axis that environments are split over."""
 
 
-def learner_sharding(mesh: jax.sharding.Mesh) -> LearnerState:
+def learner_sharding(mesh: jax.sharding.Mesh) -> Any:
     """Shardings of a stack of learners [S, ...]: environments split, all else on every device."""
     whole = jax.sharding.NamedSharding(mesh, jax.P())
     split = jax.sharding.NamedSharding(mesh, jax.P(None, AXIS))
-    return LearnerState(*[whole] * len(LearnerState._fields))._replace(environments=split)
+    fields = dict.fromkeys(LearnerState._fields, whole) | {"environments": split}
+    return LearnerState(**fields)  # pyright: ignore[reportArgumentType]
 
 
 def init_learners(
@@ -609,9 +615,11 @@ def init_learners(
     Raises:
       ValueError: the environments cannot be split evenly over the devices.
     """
-    if config.num_envs % mesh.size:
+    each_device = 2 if config.mirrored else 1  # pairs stay together
+    if config.num_envs % (each_device * mesh.size):
         raise ValueError(
-            f"num_envs must be a multiple of the {mesh.size} devices, got {config.num_envs}."
+            f"num_envs must be a multiple of {each_device * mesh.size} on {mesh.size} devices"
+            f"{' with mirrored pairs' if config.mirrored else ''}, got {config.num_envs}."
         )
 
     def each(keys: Array, task_params: Any, hyper: Hyper) -> LearnerState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import chex
@@ -34,7 +35,6 @@ SHARED = MappoConfig(**{**vars(CONFIG), "shared_critic": True})
 MIRRORED = MappoConfig(**{**vars(CONFIG), "mirrored": True})
 HYPER = Hyper(learning_rate=3e-3)
 BOTH = PhaseSettings()
-LATER = PhaseSettings(warm_up=1_000_000, leash=0.0)
 SCALE = 1.0
 
 
@@ -148,7 +148,10 @@ def _raw(leaf: Any) -> np.ndarray:
 def moved(params: Any, seed: int, size: float) -> Any:
     """Parameters with normal noise of a standard deviation on every leaf."""
     rng = np.random.default_rng(seed)
-    noisy = lambda leaf: leaf + np.float32(size) * rng.normal(size=leaf.shape).astype("f4")  # noqa: E731
+
+    def noisy(leaf):
+        return leaf + np.float32(size) * rng.normal(size=leaf.shape).astype(np.float32)
+
     return jax.tree.map(noisy, params)
 
 
@@ -396,13 +399,13 @@ def test_the_leash_pulls_back_to_the_anchor(start, batch, trained):
         second_advantages=jnp.zeros_like(batch.second_advantages),
     )
     phase = PhaseSettings(train_first=trained[0], train_second=trained[1], leash=1.0)
-    away = {name: moved(start.params[name], 6, 0.05) for name in ("first", "second")}
+    away = {name: moved(start.params[name], 6, 0.15) for name in ("first", "second")}
     state = start._replace(params={**start.params, **away}, leash=jnp.float32(1.0))
     distances = []
     for _ in range(20):
         state, metrics = improve(state, idle, phase, HYPER)
-        distances.append(float(metrics["anchor_kl"]))
-    assert distances[0] > 0.1 and distances[-1] < 0.5 * distances[0]
+        distances.append(max(float(metrics[f"anchor_kl_{name}"]) for name in ("first", "second")))
+    assert distances[0] > 0.1 and distances[-1] < 0.3 * distances[0]
     loose, _ = improve(
         start._replace(params={**start.params, **away}), idle, PhaseSettings(), HYPER
     )
@@ -426,8 +429,8 @@ def test_vmapped_seeds_and_hyper_parameters_equal_single_runs():
     rates, discounts = np.float32([1e-3, 3e-3, 1e-2]), np.float32([0.5, 0.9, 0.99])
     hypers = Hyper(learning_rate=rates, discount=discounts)
     axes = Hyper(**dict.fromkeys(vars(hypers))).replace(learning_rate=0, discount=0)
-    train = mappo.make_train(TASK, CONFIG, ((2, BOTH),))
-    train = quick(chex.assert_max_traces(jax.vmap(train, (0, None, axes)), n=1))
+    train = chex.assert_max_traces(mappo.make_train(TASK, CONFIG, ((2, BOTH),)), n=1)
+    train = quick(jax.vmap(train, (0, None, axes)))
     together = train(keys, SCALE, hypers)
     assert all(row.shape == (3, 2) for row in together.metrics.values())
     for number in range(3):
@@ -438,11 +441,11 @@ def test_vmapped_seeds_and_hyper_parameters_equal_single_runs():
             for name, value in metrics.items():
                 expected = together.metrics[name][number, update]
                 np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-5, err_msg=name)
-        mine = jax.tree.map(lambda leaf: leaf[number], together.state)
+        mine = jax.tree.map(itemgetter(number), together.state)
         assert same((mine.key, mine.steps), (state.key, state.steps))
         # batched matrix products round differently, and Adam divides by small numbers
         chex.assert_trees_all_close(mine.params, state.params, rtol=1e-4, atol=1e-5)
-    assert not same(*(jax.tree.map(lambda leaf: leaf[i], together.state.params) for i in (0, 1)))
+    assert not same(*(jax.tree.map(itemgetter(i), together.state.params) for i in (0, 1)))
     train(keys[::-1], SCALE, hypers)  # traced once
 
 
