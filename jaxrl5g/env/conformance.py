@@ -126,7 +126,7 @@ def _check_transforms(env, params, key, step, reset, sample) -> None:
     length, batch = 3, 3
     keys = jax.random.split(key, batch)
 
-    def rollout(key):
+    def rollout(key, params):
         def body(state, step_key):
             action = sample(step_key)
             observation, state, reward, *_, info = env.step(step_key, state, action, params)
@@ -134,7 +134,7 @@ def _check_transforms(env, params, key, step, reset, sample) -> None:
 
         return jax.lax.scan(body, env.reset(key, params)[1], jax.random.split(key, length))[1]
 
-    batched = jax.jit(jax.vmap(rollout))(keys)
+    batched = jax.jit(jax.vmap(rollout, (0, None)))(keys, params)
     _, state = reset(keys[1], params)
     for index, step_key in enumerate(jax.random.split(keys[1], length)):
         observation, state, reward, *_, info = step(step_key, state, sample(step_key), params)
