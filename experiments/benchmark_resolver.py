@@ -26,6 +26,7 @@ from experiments.machine_floor import best_seconds
 from experiments.names import UsageError, integers, split_list
 from experiments.processes import run_apart
 from experiments.record import provenance, write_json
+from jaxrl5g import phy
 from jaxrl5g.mac.apportionment import apportion
 from jaxrl5g.mac.quota_resolver import resolve_quotas
 
@@ -62,6 +63,8 @@ class BenchmarkResolver:
     """Timed runs per setting, of which the median counts."""
     rivals: int = 16
     """Instances per size for the other solvers; 0 = none."""
+    reported: bool = False
+    """Rates as a scheduler predicts them from 4-bit CQI of 4-PRB subbands: many are equal."""
     quick: bool = False
     """Two sizes, small batches, two repeats: a smoke test."""
 
@@ -75,6 +78,7 @@ class Setting:
     batch: int = 1
     devices: int = 1
     repeats: int = 5
+    reported: bool = False
 
     @property
     def slots(self) -> int:
@@ -82,18 +86,25 @@ class Setting:
         return int(np.clip(1024 // self.batch, 4, 128))
 
 
-def drop_slots(users: int, prbs: int, drops: int, slots: int) -> tuple[jax.Array, jax.Array]:
+def drop_slots(
+    users: int, prbs: int, drops: int, slots: int, reported: bool = False
+) -> tuple[jax.Array, jax.Array]:
     """Quotas int32[slots, drops, U] and weights float32[slots, drops, U, N] of consecutive slots.
 
     Rates log2(1 + SNR) at equal power from the shipped munich tracks, interpolated linearly over
-    the PRB index from 51 columns to N. Weights are r / T, T the average rate under parallel
-    proportional fair; shares are its counts c + 1/(4U), times e^z, z drifting.
+    the PRB index from 51 columns to N; or, where `reported`, the rates predicted from 4-bit CQI of
+    4-PRB subbands, each PRB with that of the nearest column to its left. Weights are r / T, T the
+    average rate under parallel proportional fair; shares are its counts c + 1/(4U), times e^z, z
+    drifting.
     """
     _, params = jaxrl5g.make("MunichDownlink-v0", num_users=users)
     keys = jax.random.split(jax.random.key(0), drops + 1)
     position = np.linspace(0, params.config.num_prbs - 1, prbs)
     left = np.minimum(position.astype(int), params.config.num_prbs - 2)
     right_share = jnp.asarray(position - left, jnp.float32)
+    subband = np.arange(params.config.num_prbs) // params.config.subband_size
+    mean_of = np.equal(subband[:, None], np.unique(subband)).astype(np.float32)
+    mean_of /= mean_of.sum(axis=0)
 
     @jax.jit
     def every_slot(params: Any) -> tuple[jax.Array, jax.Array]:
@@ -105,6 +116,9 @@ def drop_slots(users: int, prbs: int, drops: int, slots: int) -> tuple[jax.Array
         def rates(slot: jax.Array) -> jax.Array:
             gain = jax.vmap(lambda drop: params.channel.gains(drop, slot)[0, :, 0])(drawn)
             snr = gain * params.power_budget / params.config.num_prbs / params.noise_power
+            if reported:
+                level_db = phy.cqi_sinr_db(phy.quantise_cqi(snr @ mean_of))
+                return phy.predicted_rate(phy.to_linear(level_db))[..., subband[left]]
             rate = jnp.log2(1 + snr)
             return rate[..., left] * (1 - right_share) + rate[..., left + 1] * right_share
 
@@ -151,7 +165,9 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
     """
     if setting.batch % setting.devices:
         raise ValueError(f"batch {setting.batch} does not divide over {setting.devices} devices.")
-    quotas, weights = drop_slots(setting.users, setting.prbs, setting.batch, setting.slots)
+    quotas, weights = drop_slots(
+        setting.users, setting.prbs, setting.batch, setting.slots, setting.reported
+    )
     if setting.batch == 1:
         quotas, weights = quotas[:, 0], weights[:, 0]
     dual = jnp.zeros(quotas.shape[1:], jnp.float32)
@@ -209,14 +225,16 @@ def measure_apart(setting: Setting) -> list[dict[str, Any]]:
     return run_apart(__name__, setting, setting.devices)
 
 
-def measure_rivals(users: int, prbs: int, instances: int) -> list[dict[str, Any]]:
+def measure_rivals(
+    users: int, prbs: int, instances: int, reported: bool = False
+) -> list[dict[str, Any]]:
     """Time other solvers on instances side by side and compare the values they reach.
 
     Returns:
         Per solver: `us_per_solve` (fastest of three runs, compiled before), and by how many per
         cent of the optimum it stays below it, `loss_mean` and `loss_max`.
     """
-    quotas, weights = (array[-1] for array in drop_slots(users, prbs, instances, 2))
+    quotas, weights = (array[-1] for array in drop_slots(users, prbs, instances, 2, reported))
     values = jax.jit(jax.vmap(quota_rivals.value))
     best = np.asarray(values(jax.jit(jax.vmap(resolve_quotas))(quotas, weights)[0], weights))
     host = np.asarray(quotas), np.asarray(weights)
@@ -283,7 +301,7 @@ def settings(
     """What to time: every size and batch; on a CPU the largest batch over devices too."""
     found = []
     for users, prbs in sizes:
-        base = Setting(users, prbs, repeats=options.repeats)
+        base = Setting(users, prbs, repeats=options.repeats, reported=options.reported)
         found += [replace(base, batch=batch) for batch in batches]
         largest, devices = max(batches), options.devices
         if on_cpu and devices > 1 and largest > 1 and largest % devices == 0:
@@ -335,7 +353,7 @@ def run(options: BenchmarkResolver, argv: list[str]) -> dict[str, Any]:
             rows += measure_apart(setting) if setting.devices > 1 else measure(setting)
         for users, prbs in sizes if options.rivals else []:
             progress.update(task, description=f"other solvers, {users} x {prbs}")
-            rivals += measure_rivals(users, prbs, options.rivals)
+            rivals += measure_rivals(users, prbs, options.rivals, options.reported)
     floors = {f"{u}x{n}": floor_us(u, n, rate) for u, n in sizes}
     results = {
         **provenance(argv),
