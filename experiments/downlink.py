@@ -162,6 +162,9 @@ def _classical(config: Downlink, folder: Path) -> Tested:
         make = _AlphaFair(power)
         family(f"alpha-{power}", make, rows, names)
     frontier = tuple(policies)
+    if "residual" in config.parametrisations:
+        own = float(config.decisions.window)
+        family(f"rest-{own:g}", _AlphaFair("knapsack"), [(1.0, own)], ["residual at z = 0"])
     window = windows[1.0, "equal"]
     family("dual", mac.dual_optimum, [(1.0, windows[1.0, "knapsack"])], [DUAL])
     if params.config.num_cells > 1:
