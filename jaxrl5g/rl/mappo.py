@@ -225,10 +225,15 @@ def init_learner(
     numbers = config.source(jnp.arange(config.num_envs))
     keys = jax.vmap(partial(jax.random.fold_in, reset_key))(numbers)
     environments = jax.vmap(task.reset, (0, None))(keys, task_params)
-    one = jax.tree.map(lambda leaf: leaf[0], environments)
-    first, plan = task.first(one, task_params)
-    latent = jnp.zeros(first.mask.shape)
-    second, _ = task.second(plan, latent, jnp.bool_(False), task_params)
+
+    def views(state: Any) -> tuple[Seen, Seen]:
+        first, plan = task.first(state, task_params)
+        latent = jnp.zeros(first.mask.shape)
+        return first, task.second(plan, latent, jnp.bool_(False), task_params)[0]
+
+    # networks ask for the shapes of what they will see, not for its values
+    shapes = jax.eval_shape(views, jax.tree.map(lambda leaf: leaf[0], environments))
+    first, second = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def actor(key: Array, seen: Seen) -> dict[str, Any]:
         network = Equivariant(config.actor_features, 1)
