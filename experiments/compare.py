@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.comparison_report import (
-    Bound,
     draw,
     power_gains,
     render,
@@ -22,16 +20,13 @@ from experiments.comparison_report import (
     summarise,
 )
 from experiments.environments import held_out_split, open_environment
+from experiments.kept import kept_bound, kept_metrics
 from experiments.names import UsageError, split_list
 from experiments.record import provenance, to_json, write_json
 from experiments.schedulers import CONTROLLER, parse_scheduler
 from experiments.tune import ALPHAS, WINDOWS_FILE, load_windows
 from jaxrl5g import mac
-from jaxrl5g.evaluation import (
-    Metrics,
-    episode_bound,
-    evaluate_family,
-)
+from jaxrl5g.evaluation import Always, Metrics, evaluate_family
 
 
 @dataclass(frozen=True)
@@ -144,18 +139,9 @@ def trained(paths: str) -> list[Part]:
     """
     loaded = {path: parse_scheduler(CONTROLLER + path) for path in split_list(paths)}
     return [
-        Part(f"controller-{number}-reported", "reported", _Always(scheduler), ((),), (path,))
+        Part(f"controller-{number}-reported", "reported", Always(scheduler), ((),), (path,))
         for number, (path, scheduler) in enumerate(loaded.items())
     ]
-
-
-class _Always(NamedTuple):
-    """Makes the same scheduler from no setting."""
-
-    scheduler: mac.Scheduler
-
-    def __call__(self) -> mac.Scheduler:
-        return self.scheduler
 
 
 def policy_name(alpha: float, power: str) -> str:
@@ -196,27 +182,24 @@ def run(options: Compare, argv: list[str]) -> dict[str, Any]:
         task = progress.add_task("field", total=len(parts) + 2)
         for part in parts:
             progress.update(task, description=", ".join(part.names[:2]) + f" ({part.csi} CSI)")
-            path = out / "parts" / f"{part.slug}.json"
-            measured = _load(path)
-            if measured is None:
-                this_env, this_params = (env, params)
-                if part.csi != "reported":
-                    this_env, this_params = make_env(csi=part.csi)
-                measured = evaluate_family(
-                    this_env, this_params, part.make, part.settings, key, options.drops
-                )
-                write_json(path, [metrics._asdict() for metrics in measured])
+
+            def measure(part: Part = part) -> list[Metrics]:
+                made = (env, params) if part.csi == "reported" else make_env(csi=part.csi)
+                return evaluate_family(*made, part.make, part.settings, key, options.drops)
+
+            measured = kept_metrics(out / "parts" / f"{part.slug}.json", measure)
             found.update(
                 {(name, part.csi): m for name, m in zip(part.names, measured, strict=True)}
             )
             progress.advance(task)
-        bound = _bound(
+        bound = kept_bound(
+            out / "parts" / f"bound-{options.bound_steps}.json",
             env,
             params,
-            found[REFERENCE, "reported"],
             key,
-            options,
-            out / "parts" / f"bound-{options.bound_steps}.json",
+            options.drops,
+            options.bound_steps,
+            found[REFERENCE, "reported"],
             lambda drop: progress.update(task, description=f"certified bound, drop {drop}"),
         )
         progress.advance(task)
@@ -260,44 +243,3 @@ def _claim(out: Path, options: Compare, windows: dict[tuple[float, str], float])
         write_json(path, mine)
     elif json.loads(path.read_text()) != mine:
         raise UsageError(f"{out} holds a comparison with other options; choose another --out.")
-
-
-def _load(path: Path) -> list[Metrics] | None:
-    """Read what an earlier, interrupted run of the same options measured."""
-    if not path.exists():
-        return None
-    return [
-        Metrics(**{name: np.asarray(values, float) for name, values in row.items()})
-        for row in json.loads(path.read_text())
-    ]
-
-
-def _bound(
-    env: Any,
-    params: Any,
-    reference: Metrics,
-    key: jax.Array,
-    options: Compare,
-    path: Path,
-    advance: Callable[[int], None],
-) -> Bound:
-    """Bound every drop, starting from what the reference reached; `advance` hears each drop."""
-    if path.exists():
-        return Bound(**{k: np.asarray(v, float) for k, v in json.loads(path.read_text()).items()})
-    columns: dict[str, list[float]] = {"geometric_mean": [], "cell_throughput": []}
-    for drop in range(options.drops):
-        for column, alpha in zip(columns.values(), (1.0, 0.0), strict=True):
-            found = episode_bound(
-                env,
-                params,
-                key,
-                [drop],
-                alpha=alpha,
-                # without concave utility there is nothing to iterate
-                steps=options.bound_steps if alpha else 0,
-                reference_throughput=reference.user_throughput[drop : drop + 1],
-            )
-            column.append(float((found.value if alpha else found.cell_throughput)[0]))
-        advance(drop)
-    write_json(path, columns)
-    return Bound(**{name: np.asarray(column) for name, column in columns.items()})

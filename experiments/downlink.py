@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,20 +13,21 @@ from rich.console import Console
 
 from experiments import downlink_figures as figures
 from experiments.claims import Claim, Report, Section, merge
+from experiments.compare import policy_name
 from experiments.comparison_report import Bound
 from experiments.downlink_config import Downlink
 from experiments.downlink_training import TRACED, Variant, maker, train
 from experiments.environments import held_out_split, open_environment
+from experiments.kept import kept_bound, kept_metrics
 from experiments.kinds import Experiment
-from experiments.record import write_json
 from experiments.run_folder import RunFolder
 from experiments.sweeps import Group
 from experiments.tune import WINDOWS_FILE, load_windows
 from jaxrl5g import mac
 from jaxrl5g.agents import load_controller
 from jaxrl5g.evaluation import (
+    WARM_UP_SLOTS,
     Metrics,
-    episode_bound,
     evaluate_family,
     evaluate_stack,
     record_episode,
@@ -41,7 +42,8 @@ from jaxrl5g.evaluation.statistics import (
     pooled_percentile,
 )
 
-EQUAL, KNAPSACK, DUAL = "pf + equal", "pf + knapsack", "dual optimum"
+EQUAL, KNAPSACK = policy_name(1.0, "equal"), policy_name(1.0, "knapsack")
+DUAL = "dual optimum"
 
 
 class Policy(NamedTuple):
@@ -72,6 +74,13 @@ class Tested(NamedTuple):
     policies: dict[str, Policy]
     frontier: tuple[str, ...]
     bound: Bound
+
+    def share_of_bound(self, name: str) -> np.ndarray | None:
+        """Geometric means over the certified bounds, [S, drops]; None without bounds."""
+        bound = self.bound.geometric_mean
+        if not len(bound):
+            return None
+        return self.policies[name].column("geometric_mean")[:, : len(bound)] / bound
 
 
 def run(group: Group, folder: RunFolder) -> Report:
@@ -118,16 +127,6 @@ def run(group: Group, folder: RunFolder) -> Report:
 EXPERIMENT = Experiment(Downlink, run, TRACED)
 
 
-def _kept(path: Path, measure: Callable[[], list[Metrics]]) -> list[Metrics]:
-    """What `measure` finds, or what it found before the run was interrupted."""
-    if not path.exists():
-        write_json(path, [metrics._asdict() for metrics in measure()])
-    return [
-        Metrics(**{name: np.asarray(values, float) for name, values in row.items()})
-        for row in json.loads(path.read_text())
-    ]
-
-
 def _test_env(config: Downlink, **changes: Any) -> tuple[Any, Any]:
     scenario = config.scenario
     split = held_out_split(scenario.test_env)
@@ -148,7 +147,7 @@ def _classical(config: Downlink, folder: Path) -> Tested:
     policies: dict[str, Policy] = {}
 
     def family(name: str, make: Callable[..., mac.Scheduler], rows: list, names: list[str]) -> None:
-        found = _kept(
+        found = kept_metrics(
             folder / f"{name}.json",
             lambda: evaluate_family(env, params, make, rows, key, drops),
         )
@@ -156,62 +155,30 @@ def _classical(config: Downlink, folder: Path) -> Tested:
 
     for power in ("equal", "knapsack"):
         rows = [(alpha, windows[alpha, power]) for alpha in config.rivals.alphas]
-        names = [
-            f"pf + {power}" if alpha == 1 else f"alpha {alpha:g} + {power}" for alpha, _ in rows
-        ]
-        make = _AlphaFair(power)
-        family(f"alpha-{power}", make, rows, names)
+        names = [policy_name(alpha, power) for alpha, _ in rows]
+        family(f"alpha-{power}", partial(mac.alpha_fair, power=power), rows, names)
     frontier = tuple(policies)
     if "residual" in config.parametrisations:
         own = float(config.decisions.window)
-        family(f"rest-{own:g}", _AlphaFair("knapsack"), [(1.0, own)], ["residual at z = 0"])
+        at_rest = partial(mac.alpha_fair, power="knapsack")
+        family(f"rest-{own:g}", at_rest, [(1.0, own)], ["residual at z = 0"])
     window = windows[1.0, "equal"]
     family("dual", mac.dual_optimum, [(1.0, windows[1.0, "knapsack"])], [DUAL])
     if params.config.num_cells > 1:
         family("reuse3", mac.reuse_three, [(window,)], ["reuse 3"])
         central, central_params = _test_env(config, csi="centralised")
         for name, make in (("on-off", mac.on_off), ("wmmse", mac.wmmse)):
-            metrics = _kept(
+            metrics = kept_metrics(
                 folder / f"{name}.json",
                 lambda make=make: evaluate_family(
                     central, central_params, make, [(window,)], key, drops
                 ),
             )
             policies[f"{name} (centralised CSI)"] = Policy(metrics, False)
-    start = policies[EQUAL].column("user_throughput")[0]
-    return Tested(policies, frontier, _bound(config, env, params, start, folder))
-
-
-def _bound(config: Downlink, env: Any, params: Any, start: np.ndarray, folder: Path) -> Bound:
-    """Certified bounds on the first drops, beginning with what a policy reached."""
-    drops, steps = config.rivals.bound_drops, config.rivals.bound_steps
-    path = folder / f"bound-{drops}-{steps}.json"
-    if not path.exists():
-        columns: dict[str, list[float]] = {name: [] for name in Bound._fields}
-        for drop in range(drops):
-            # without concave utility there is nothing to iterate
-            for alpha, column in zip((1.0, 0.0), columns.values(), strict=True):
-                found = episode_bound(
-                    env,
-                    params,
-                    _test_key(config),
-                    [drop],
-                    alpha=alpha,
-                    steps=steps if alpha else 0,
-                    reference_throughput=start[drop : drop + 1],
-                )
-                column.append(float((found.value if alpha else found.cell_throughput)[0]))
-        write_json(path, columns)
-    return Bound(**{k: np.asarray(v, float) for k, v in json.loads(path.read_text()).items()})
-
-
-class _AlphaFair(NamedTuple):
-    """`alpha_fair` with a power rule; equal, and so compiled once, for equal rules."""
-
-    power: str
-
-    def __call__(self, alpha: Any, window: Any) -> mac.Scheduler:
-        return mac.alpha_fair(alpha, window, power=self.power)
+    count, steps = config.rivals.bound_drops, config.rivals.bound_steps
+    start = policies[EQUAL].metrics[0]
+    path = folder / f"bound-{count}-{steps}.json"
+    return Tested(policies, frontier, kept_bound(path, env, params, key, count, steps, start))
 
 
 def _learned(
@@ -234,7 +201,7 @@ def _learned(
             config.scenario.test_drops,
         )
 
-    return _kept(folder / f"{variant.slug}{label}.json", measure)
+    return kept_metrics(folder / f"{variant.slug}{label}.json", measure)
 
 
 def _report(config: Downlink, found: Tested, folder: RunFolder, point: str) -> Report:
@@ -359,11 +326,8 @@ def _honest_claims(config: Downlink, found: Tested, parametrisation: str) -> lis
     claims += [
         _above(config, found, full, rival, "user_throughput", geometric_mean) for rival in rivals
     ]
-    if len(found.bound.geometric_mean):
-        share = (
-            policy.column("geometric_mean")[:, : len(found.bound.geometric_mean)]
-            / found.bound.geometric_mean
-        )
+    share = found.share_of_bound(full)
+    if share is not None:
         value, interval = _percent(hierarchical_bootstrap(share))
         claims.append(
             Claim(
@@ -374,7 +338,7 @@ def _honest_claims(config: Downlink, found: Tested, parametrisation: str) -> lis
                 (_known(interval) or (value, value))[1] <= 100,
                 _known(interval),
                 "%",
-                f"{config.training.seeds} seeds x {len(found.bound.geometric_mean)} drops",
+                f"{config.training.seeds} seeds x {share.shape[1]} drops",
             )
         )
     return claims
@@ -384,8 +348,9 @@ def _caption(config: Downlink) -> str:
     scenario = config.scenario
     return (
         f"{scenario.test_drops} disjoint drops of {scenario.test_env} "
-        f"({held_out_split(scenario.test_env)} tracks), {scenario.slots} slots each, the first 100 "
-        f"left out; controllers trained on {scenario.train_env} ({scenario.train_split} tracks), "
+        f"({held_out_split(scenario.test_env)} tracks), {scenario.slots} slots each, "
+        f"the first {WARM_UP_SLOTS} left out; controllers trained on {scenario.train_env} "
+        f"({scenario.train_split} tracks), "
         f"{config.training.seeds} seeds. Differences are paired by drop; 95 % intervals over seeds "
         "and drops. UE and PRB counts, weights and sizes are ours: the paper's are not public."
     )
@@ -407,13 +372,7 @@ def _table(found: Tested) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     for name, policy in found.policies.items():
         cell = hierarchical_bootstrap(policy.column("cell_throughput") * 1e-6)
         jain = hierarchical_bootstrap(policy.column("jain"))
-        share = "-"
-        if len(found.bound.geometric_mean):
-            part = (
-                policy.column("geometric_mean")[:, : len(found.bound.geometric_mean)]
-                / found.bound.geometric_mean
-            )
-            share = f"{100 * np.mean(part):.1f}"
+        share = found.share_of_bound(name)
         rows.append(
             (
                 name,
@@ -422,7 +381,7 @@ def _table(found: Tested) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
                 _difference(found, name, KNAPSACK, "user_throughput", geometric_mean),
                 _difference(found, name, EQUAL, "user_throughput", pooled_percentile(5)),
                 f"{jain.value:.3f} ({jain.low:.3f}, {jain.high:.3f})",
-                share,
+                "-" if share is None else f"{100 * np.mean(share):.1f}",
             )
         )
     return _COLUMNS, rows
@@ -449,12 +408,12 @@ def _delays(
     rows = []
     for delay in config.rivals.csi_delays:
         env, params = _test_env(config, cqi_delay=delay)
-        rival = _kept(
+        rival = kept_metrics(
             folder / f"knapsack-cqi_delay-{delay}.json",
             lambda env=env, params=params: evaluate_family(
                 env,
                 params,
-                _AlphaFair("knapsack"),
+                partial(mac.alpha_fair, power="knapsack"),
                 [(1.0, window)],
                 _test_key(config),
                 config.scenario.test_drops,

@@ -15,6 +15,7 @@ from jaxrl5g.evaluation.frontier import MatchedGain, concave_majorant, matched_j
 from jaxrl5g.evaluation.metrics import Metrics
 from jaxrl5g.evaluation.rollout import (
     WARM_UP_SLOTS,
+    Always,
     drop_tracks,
     evaluate,
     evaluate_family,
@@ -32,6 +33,7 @@ from jaxrl5g.evaluation.statistics import (
 __all__ = [
     "ENDPOINTS",
     "WARM_UP_SLOTS",
+    "Always",
     "Comparison",
     "Endpoint",
     "EpisodeBound",

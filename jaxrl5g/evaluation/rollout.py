@@ -67,7 +67,7 @@ def _tally(env, make, settings, keys, tracks, params, num_slots, warm_up, chunk)
     return jax.lax.map(one, (settings, keys, tracks), batch_size=chunk)
 
 
-class _Always(NamedTuple):
+class Always(NamedTuple):
     """Makes the same scheduler from no setting; equal, and so compiled once, for equal ones."""
 
     scheduler: Scheduler
@@ -120,7 +120,7 @@ def evaluate(
       ValueError: more drops than the channel has disjoint ones, or no slots left to count.
     """
     family = evaluate_family(
-        env, params, _Always(scheduler), ((),), key, num_drops, warm_up=warm_up, chunk=chunk
+        env, params, Always(scheduler), ((),), key, num_drops, warm_up=warm_up, chunk=chunk
     )
     return family[0]
 
