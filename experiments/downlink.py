@@ -260,15 +260,17 @@ def _above(
     gain = _against(found.policies[name], found.policies[other], field, statistic, True)
     value, interval = _percent(gain)
     what = {"cell_throughput": "cell throughput", "user_throughput": "geometric mean"}[field]
+    measured = bool(np.isfinite(value))
     return Claim(
         f"{name} > {other}",
         f"more {what}, paired by drop",
         "above 0 with the whole interval",
-        value,
-        interval[0] > 0,
+        value if measured else None,
+        interval[0] > 0 if measured else None,
         _known(interval),
         "%",
         _sample(config),
+        "" if measured else "a user without any throughput",
     )
 
 

@@ -1,6 +1,10 @@
-"""The downlink experiment: who learns when, what a sweep stacks, what is refused."""
+"""The downlink experiment on a tiny environment: what it trains, measures, keeps and refuses."""
 
 import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,7 +13,74 @@ import pytest
 from experiments.cli import main
 from experiments.downlink_config import VARIANTS, Decisions, Downlink, Training
 from experiments.downlink_training import Variant, curriculum, hypers
+from experiments.schedulers import parse_scheduler
 from experiments.sweeps import Group, expand
+from jaxrl5g import make
+from jaxrl5g.evaluation import evaluate
+
+ROOT = Path(__file__).parents[2]
+DROPS, SEEDS = 3, 2
+OPTIONS = {
+    "parametrisations": ["residual"],
+    "variants": ["full"],
+    "scenario.train-env": ["TinyDownlink-v0"],
+    "scenario.test-env": ["TinyDownlink-v0"],
+    "scenario.train-split": ["None"],
+    "scenario.validation-split": ["None"],
+    "scenario.validation-drops": ["2"],
+    "scenario.test-drops": [str(DROPS)],
+    "scenario.slots": ["120"],
+    "training.seeds": [str(SEEDS)],
+    "training.num-envs": ["4"],
+    "training.rollout-steps": ["4"],
+    "training.minibatches": ["2"],
+    "training.phase-updates": ["2", "2", "2"],
+    "training.updates-per-chunk": ["2"],
+    "training.warm-up": ["0"],
+    "training.devices": ["1"],
+    "rivals.alphas": ["0.5", "1.0"],
+    "rivals.bound-drops": ["0"],
+}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A whole run in a process of its own, as a user starts it."""
+    out = tmp_path_factory.mktemp("run") / "tiny"
+    options = [word for name, values in OPTIONS.items() for word in (f"--{name}", *values)]
+    command = [sys.executable, "-m", "experiments", "run", "downlink-quick", *options]
+    done = subprocess.run(
+        [*command, "--out", str(out)], capture_output=True, text=True, timeout=900, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out
+
+
+def test_the_run_folder_holds_what_was_asked_and_found(run_folder):
+    results = json.loads((run_folder / "results.json").read_text())
+    names = {claim["name"] for claim in results["claims"]}
+    assert {"residual full > pf + knapsack", "residual full > residual at z = 0"} <= names
+    assert "residual full: cell throughput at matched Jain" in names
+    policies = results["tables"]["policies"]
+    assert np.shape(policies["residual full"]["cell_throughput"]) == (SEEDS, DROPS)
+    assert np.shape(policies["pf + equal"]["cell_throughput"]) == (1, DROPS)
+    report = (run_folder / "report.md").read_text()
+    for figure in ("plane", "users", "learning", "drop-0"):
+        assert (run_folder / "figures" / f"{figure}.png").stat().st_size > 1000
+        assert f"figures/{figure}.png" in report
+    log = (run_folder / "training" / "residual-full" / "metrics.jsonl").read_text()
+    phases = [json.loads(line)["phase"] for line in log.splitlines()]
+    assert phases == ["PRB agent", "power agent", "joint"]
+
+
+def test_a_saved_controller_is_the_policy_that_was_tested(run_folder):
+    env, params = make("TinyDownlink-v0", max_steps_in_episode=120)
+    results = json.loads((run_folder / "results.json").read_text())
+    tested = results["tables"]["policies"]["residual full"]["cell_throughput"]
+    path = run_folder / "training" / "residual-full" / "controllers" / "seed-1"
+    scheduler = parse_scheduler(f"controller:{path}")
+    alone = evaluate(env, params, scheduler, jax.random.key(2), DROPS)
+    np.testing.assert_allclose(alone.cell_throughput, tested[1], rtol=1e-6)
 
 
 def test_every_variant_gets_the_same_updates():

@@ -21,7 +21,6 @@ names = st.sampled_from(list(NETWORKS))
 
 
 def init(network, *given):
-    # compiled: drawing orthogonal matrices operation by operation takes seconds
     return jax.jit(network.init)(jax.random.key(0), *given)
 
 
@@ -179,26 +178,26 @@ def test_mask_and_context_are_optional(fresh):
 
 
 def test_a_policy_starts_near_zero(fresh):
-    """Hidden activations are at most 1, so the output is at most gain * sqrt(hidden)."""
+    """Hidden activations are at most 1, weights within 2.28 deviations (truncated at 2 of 0.88)."""
     elements, mask, _ = inputs(4)
     output = np.asarray(jax.jit(FRESH.apply)(fresh, elements, mask))
-    assert 0 < np.abs(output).max() < 0.01 * np.sqrt(HIDDEN)
+    assert 0 < np.abs(output).max() < 2.28 * 0.01 * np.sqrt(HIDDEN)
 
 
-def test_weights_are_orthogonal_with_their_gains_and_biases_zero(fresh, plain):
-    both = fresh["params"]["_ElementLayer_0"]
-    assert both["kernel"].shape == (3 * HIDDEN, HIDDEN)
-    for layer, gain in [
-        (plain["params"]["Dense_0"], np.sqrt(2)),
-        (plain["params"]["Dense_1"], np.sqrt(2)),
-        (plain["params"]["Dense_2"], 0.3),
-        (both, np.sqrt(2)),
-        (fresh["params"]["Dense_1"], 0.01),
-    ]:
-        kernel = np.asarray(layer["kernel"])
-        gram = kernel.T @ kernel if kernel.shape[0] > kernel.shape[1] else kernel @ kernel.T
-        np.testing.assert_allclose(gram, gain**2 * np.eye(len(gram)), atol=1e-5 * gain**2)
-        assert (layer["bias"] == 0).all()
+def test_weights_have_their_gains_and_biases_are_zero():
+    """The variance of a kernel's entries is gain^2 / fan-in."""
+    network = MLP((400, 300, 200), final_scale=0.3)
+    layers = init(network, np.zeros(500, np.float32))["params"]
+    for name, gain in [("Dense_0", np.sqrt(2)), ("Dense_1", np.sqrt(2)), ("Dense_2", 0.3)]:
+        kernel = np.asarray(layers[name]["kernel"])
+        # 5 deviations of the estimate, whose relative error is at most 1 / sqrt(2 entries)
+        tolerance = 5 / np.sqrt(2 * kernel.size)
+        np.testing.assert_allclose(kernel.std() * np.sqrt(len(kernel)), gain, rtol=tolerance)
+        assert (layers[name]["bias"] == 0).all()
+
+
+def test_the_part_for_the_set_is_in_the_same_kernel(fresh):
+    assert fresh["params"]["_ElementLayer_0"]["kernel"].shape == (3 * HIDDEN, HIDDEN)
 
 
 def test_plain_network_is_linear_after_its_last_layer(plain):
