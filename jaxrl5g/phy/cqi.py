@@ -46,13 +46,11 @@ def mcs_thresholds_db(table: int, fidelity: str) -> np.ndarray:
     if fidelity == "shannon":
         return shannon_limit_db(orders * rates.astype(np.float64))
     grid = _grid_db()
+    # one small program: operation by operation it takes seconds
+    rule = functools.partial(transport_block_error_rate, table=table, fidelity=fidelity)
     with jax.ensure_compile_time_eval():
-        tbler = transport_block_error_rate(
-            np.arange(len(orders))[:, None],
-            CQI_REFERENCE_RE,
-            10.0 ** (grid / 10.0),
-            table,
-            fidelity,
+        tbler = jax.jit(rule)(
+            np.arange(len(orders))[:, None], CQI_REFERENCE_RE, 10.0 ** (grid / 10.0)
         )
     met = np.asarray(tbler) <= CQI_BLER
     return np.where(met.any(axis=1), grid[np.argmax(met, axis=1)], np.inf)

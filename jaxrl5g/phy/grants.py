@@ -67,10 +67,15 @@ def grants(num_prbs: int, res_per_prb: int, table: int = 1, fidelity: str = "nr"
     check_fidelity(fidelity)
     orders, rates = mcs_arrays(table)
     num_re = res_per_prb * np.arange(num_prbs + 1)[:, None]
-    with jax.ensure_compile_time_eval():
+
+    @jax.jit  # one small program: operation by operation it takes seconds
+    def tables(num_re: Array) -> tuple[Array, Array, Array]:
         size = transport_block_size(num_re, orders, rates, fidelity=fidelity)
         block_size, blocks = code_blocks(size, rates)
-        row = curve_row(block_size, fidelity)
+        return size, blocks, curve_row(block_size, fidelity)
+
+    with jax.ensure_compile_time_eval():
+        size, blocks, row = tables(num_re)
     return Grants(
         block_bits=np.asarray(size, np.float32),
         row=np.asarray(row, np.int32),
