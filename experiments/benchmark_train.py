@@ -29,6 +29,7 @@ from jaxrl5g.agents.controller import ControllerConfig
 from jaxrl5g.agents.task import downlink_task
 from jaxrl5g.env import registered
 from jaxrl5g.rl import mappo
+from jaxrl5g.rl.mesh import AXIS, init_learners, learner_sharding, make_chunk
 
 _HORIZON = 400  # slots of an episode at most
 _ACTING, _RESTING = mappo.PhaseSettings(), mappo.PhaseSettings(rest_first=True, rest_second=True)
@@ -99,8 +100,8 @@ class _Programs(NamedTuple):
 
 def _programs(env: Any, setting: Setting, config: mappo.MappoConfig, mesh: Any) -> _Programs:
     """Training as a whole and in parts, each over the whole mesh."""
-    spec = jax.tree.map(lambda sharding: sharding.spec, mappo.learner_sharding(mesh))
-    steps = jax.P(None, None, mappo.AXIS)  # leaves [S, T, B, ...]
+    spec = jax.tree.map(lambda sharding: sharding.spec, learner_sharding(mesh))
+    steps = jax.P(None, None, AXIS)  # leaves [S, T, B, ...]
     share = config.num_envs // setting.devices
 
     def on_mesh(function: Callable[..., Any], given: Any, returned: Any) -> Callable[..., Any]:
@@ -115,7 +116,7 @@ def _programs(env: Any, setting: Setting, config: mappo.MappoConfig, mesh: Any) 
     def play(kind: str, phase: mappo.PhaseSettings) -> Callable[..., Any]:
         def device(state: mappo.LearnerState, params: Any):
             def one(state: mappo.LearnerState):
-                first_env = jax.lax.axis_index(mappo.AXIS) * share
+                first_env = jax.lax.axis_index(AXIS) * share
                 key, play_key = jax.random.split(state.key)
                 environments, played = mappo.rollout(
                     state, task(kind), params, config, phase, play_key, first_env
@@ -129,15 +130,15 @@ def _programs(env: Any, setting: Setting, config: mappo.MappoConfig, mesh: Any) 
 
     def learn(state: mappo.LearnerState, played: mappo.Rollout, hyper: mappo.Hyper):
         def one(state: mappo.LearnerState, played: mappo.Rollout, hyper: mappo.Hyper):
-            state, batch, _ = mappo.prepare_batch(state, played, config, hyper, mappo.AXIS)
+            state, batch, _ = mappo.prepare_batch(state, played, config, hyper, AXIS)
             key, learn_key = jax.random.split(state.key)
             state = state._replace(key=key)
-            return mappo.improve(state, batch, config, _ACTING, hyper, learn_key, mappo.AXIS)[0]
+            return mappo.improve(state, batch, config, _ACTING, hyper, learn_key, AXIS)[0]
 
         return jax.vmap(one)(state, played, hyper)
 
     return _Programs(
-        train=mappo.make_chunk(1, task("residual"), config, mesh),
+        train=make_chunk(1, task("residual"), config, mesh),
         play={
             "acting": play("residual", _ACTING),
             "resting": play("residual", _RESTING),
@@ -197,13 +198,13 @@ def measure(setting: Setting) -> dict[str, Any]:
     if len(jax.devices()) < setting.devices:
         raise ValueError(f"{setting.devices} devices asked for, {len(jax.devices())} present.")
     env, params = jaxrl5g.make(setting.env, max_steps_in_episode=setting.horizon)
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[: setting.devices]), (mappo.AXIS,))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[: setting.devices]), (AXIS,))
     config = mappo.MappoConfig(num_envs=setting.envs)
     hyper = jax.tree.map(lambda number: jnp.full(1, number, jnp.float32), mappo.Hyper())
     programs = _programs(env, setting, config, mesh)
     task = downlink_task(env, ControllerConfig(decision_period=setting.period))
     keys = jax.random.split(jax.random.key(0), 1)
-    state = mappo.init_learners(keys, task, params, config, hyper, mesh)
+    state = init_learners(keys, task, params, config, hyper, mesh)
     params, hyper = jax.device_put((params, hyper), jax.sharding.NamedSharding(mesh, jax.P()))
 
     train = _compile(programs.train, state, params, _ACTING, hyper)

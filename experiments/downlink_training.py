@@ -20,7 +20,8 @@ from jaxrl5g.agents import ControllerConfig, controller, downlink_task, save_con
 from jaxrl5g.evaluation import Metrics, evaluate, evaluate_stack
 from jaxrl5g.rl import Hyper, LearnerState, MappoConfig, Phase, PhaseSettings, run_phases
 from jaxrl5g.rl.checkpoints import load_checkpoint
-from jaxrl5g.rl.mappo import AXIS, enter_phase, init_learners, make_chunk
+from jaxrl5g.rl.mappo import enter_phase
+from jaxrl5g.rl.mesh import AXIS, init_learners, make_chunk
 
 TRACED = tuple(
     f"training.{name}"

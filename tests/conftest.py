@@ -1,7 +1,9 @@
 """Shared test set-up: single precision, and tests that need Sionna skip (or must not)."""
 
+import atexit
 import importlib.util
 import os
+import shutil
 import tempfile
 
 import jax
@@ -10,10 +12,11 @@ import pytest
 jax.config.update("jax_enable_x64", False)
 # Equal programs, of several tests or workers, are compiled once a run. The cache is the run's own:
 # another one's would hide what compiles no longer.
-_CACHE = os.environ.setdefault(
-    "JAXRL5G_TEST_CACHE", tempfile.mkdtemp(prefix="jaxrl5g-test-compilations-")
-)
-jax.config.update("jax_compilation_cache_dir", _CACHE)
+if "JAXRL5G_TEST_CACHE" not in os.environ:
+    # workers inherit it from the process that made it, which also removes it
+    os.environ["JAXRL5G_TEST_CACHE"] = tempfile.mkdtemp(prefix="jaxrl5g-test-compilations-")
+    atexit.register(shutil.rmtree, os.environ["JAXRL5G_TEST_CACHE"], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ["JAXRL5G_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 

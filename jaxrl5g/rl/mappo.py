@@ -253,29 +253,28 @@ def init_learner(
     }
     return LearnerState(
         params=params,
-        optimiser=_optimiser(hyper, PhaseSettings(), jnp.bool_(False)).init(params),
-        first_moments=init_moments(),
-        second_moments=init_moments(),
-        anchor={name: params[name] for name in ("first", "second")},
-        leash=jnp.float32(0.0),
-        updates=jnp.int32(0),
         steps=jnp.int32(0),
         key=key,
         environments=environments,
+        **_at_the_start(params, PhaseSettings(), hyper),
     )
 
 
 def enter_phase(state: LearnerState, phase: PhaseSettings, hyper: Hyper) -> LearnerState:
     """Start a phase: value statistics and Adam's moments anew, the policies' anchor here."""
-    fresh = _optimiser(hyper, phase, jnp.bool_(False)).init(state.params)
-    return state._replace(
-        optimiser=fresh,
-        first_moments=init_moments(),
-        second_moments=init_moments(),
-        anchor={name: state.params[name] for name in ("first", "second")},
-        leash=jnp.asarray(phase.leash, jnp.float32),
-        updates=jnp.int32(0),
-    )
+    return state._replace(**_at_the_start(state.params, phase, hyper))
+
+
+def _at_the_start(params: dict[str, Any], phase: PhaseSettings, hyper: Hyper) -> dict[str, Any]:
+    """Fields of a `LearnerState` that a phase begins anew."""
+    return {
+        "optimiser": _optimiser(hyper, phase, jnp.bool_(False)).init(params),
+        "first_moments": init_moments(),
+        "second_moments": init_moments(),
+        "anchor": {name: params[name] for name in ("first", "second")},
+        "leash": jnp.asarray(phase.leash, jnp.float32),
+        "updates": jnp.int32(0),
+    }
 
 
 def _optimiser(hyper: Hyper, phase: PhaseSettings, warm: Any) -> optax.GradientTransformation:
@@ -582,95 +581,12 @@ def updates(
     hyper: Hyper,
     axis: str | None = None,
 ) -> tuple[LearnerState, Metrics]:
-    """`count` updates in one program; metrics are their means."""
+    """`count` updates in one program; metrics are leaves [count]."""
 
     def one(state: LearnerState, _: None) -> tuple[LearnerState, Metrics]:
         return update(state, task, task_params, config, phase, hyper, axis)
 
-    state, metrics = jax.lax.scan(one, state, length=count)
-    return state, jax.tree.map(jnp.mean, metrics)
-
-
-AXIS = "environments"
-"""Name of the mesh axis that environments are split over."""
-
-
-def learner_sharding(mesh: jax.sharding.Mesh) -> Any:
-    """Shardings of a stack of learners [S, ...]: environments split, all else on every device."""
-    whole = jax.sharding.NamedSharding(mesh, jax.P())
-    split = jax.sharding.NamedSharding(mesh, jax.P(None, AXIS))
-    fields = dict.fromkeys(LearnerState._fields, whole) | {"environments": split}
-    return LearnerState(**fields)  # pyright: ignore[reportArgumentType]
-
-
-def init_learners(
-    keys: Array,
-    task: TwoTurnTask,
-    task_params: Any,
-    config: MappoConfig,
-    hyper: Hyper,
-    mesh: jax.sharding.Mesh,
-) -> LearnerState:
-    """Learners of S seeds, leaves [S, ...], placed on a mesh.
-
-    Args:
-      keys: typed [S].
-      hyper: leaves [S].
-
-    Raises:
-      ValueError: the environments cannot be split evenly over the devices.
-    """
-    each_device = 2 if config.mirrored else 1  # pairs stay together
-    if config.num_envs % (each_device * mesh.size):
-        raise ValueError(
-            f"num_envs must be a multiple of {each_device * mesh.size} on {mesh.size} devices"
-            f"{' with mirrored pairs' if config.mirrored else ''}, got {config.num_envs}."
-        )
-
-    def each(keys: Array, task_params: Any, hyper: Hyper) -> LearnerState:
-        return jax.vmap(init_learner, (0, None, None, None, 0))(
-            keys, task, task_params, config, hyper
-        )
-
-    return jax.jit(each, out_shardings=learner_sharding(mesh))(keys, task_params, hyper)
-
-
-def make_chunk(
-    count: int,
-    task: TwoTurnTask,
-    config: MappoConfig,
-    mesh: jax.sharding.Mesh,
-    seeds_at_once: int | None = None,
-) -> Callable[..., tuple[LearnerState, Metrics]]:
-    """`count` updates of S learners on a mesh, compiled once for all phases.
-
-    Args:
-      seeds_at_once: learners that run side by side, all by default. On a CPU one after the other
-        is faster: their environments stay in the cache.
-
-    Returns:
-      `chunk(state, task_params, phase, hyper) -> (state, metrics)`, leaves [S, ...] but for
-      `task_params` and `phase`.
-    """
-
-    def device(state: LearnerState, task_params: Any, phase: PhaseSettings, hyper: Hyper):
-        def one(pair: tuple[LearnerState, Hyper]) -> tuple[LearnerState, Metrics]:
-            return updates(pair[0], count, task, task_params, config, phase, pair[1], AXIS)
-
-        if seeds_at_once is None:
-            return jax.vmap(one)((state, hyper))
-        return jax.lax.map(one, (state, hyper), batch_size=seeds_at_once)
-
-    specs = jax.tree.map(lambda sharding: sharding.spec, learner_sharding(mesh))
-    return jax.jit(
-        jax.shard_map(
-            device,
-            mesh=mesh,
-            in_specs=(specs, jax.P(), jax.P(), jax.P()),
-            out_specs=(specs, jax.P()),
-            check_vma=False,
-        )
-    )
+    return jax.lax.scan(one, state, length=count)
 
 
 class TrainResult(NamedTuple):
@@ -700,11 +616,7 @@ def make_train(
         parts = []
         for count, phase in phases:
             state = enter_phase(state, phase, hyper)
-
-            def one(state: LearnerState, _: None, phase: PhaseSettings = phase):
-                return update(state, task, task_params, config, phase, hyper)
-
-            state, metrics = jax.lax.scan(one, state, length=count)
+            state, metrics = updates(state, count, task, task_params, config, phase, hyper)
             parts.append(metrics)
         return TrainResult(state, jax.tree.map(lambda *rows: jnp.concatenate(rows), *parts))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ OPTIONS = {
     "scenario.test-env": ["TinyDownlink-v0"],
     "scenario.train-split": ["None"],
     "scenario.validation-split": ["None"],
-    "scenario.validation-drops": ["2"],
+    "scenario.validation-drops": [str(DROPS)],
     "scenario.test-drops": [str(DROPS)],
     "scenario.slots": ["120"],
     "training.seeds": [str(SEEDS)],
@@ -38,7 +39,7 @@ OPTIONS = {
     "training.updates-per-chunk": ["2"],
     "training.warm-up": ["0"],
     "training.devices": ["1"],
-    "rivals.alphas": ["0.5", "1.0"],
+    "rivals.alphas": ["1.0"],
     "rivals.bound-drops": ["0"],
 }
 
@@ -49,8 +50,17 @@ def run_folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "tiny"
     options = [word for name, values in OPTIONS.items() for word in (f"--{name}", *values)]
     command = [sys.executable, "-m", "experiments", "run", "downlink-quick", *options]
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": os.environ["JAXRL5G_TEST_CACHE"],
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
     done = subprocess.run(
-        [*command, "--out", str(out)], capture_output=True, text=True, timeout=900, cwd=ROOT
+        [*command, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        cwd=ROOT,
+        env=os.environ | cache,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return out

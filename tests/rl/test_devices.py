@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl5g.rl import mappo
 from jaxrl5g.rl.mappo import Hyper, MappoConfig, PhaseSettings
+from jaxrl5g.rl.mesh import AXIS, init_learners, make_chunk
 from jaxrl5g.rl.two_turn import Seen, Turn, TwoTurnTask
 
 DEVICES, SEEDS, ENVIRONMENTS, CHUNKS = 8, 2, 16, 2
@@ -78,7 +78,7 @@ TASK = TwoTurnTask(
 
 
 def mesh_of(devices: int) -> jax.sharding.Mesh:
-    return jax.sharding.Mesh(np.array(jax.devices()[:devices]), (mappo.AXIS,))
+    return jax.sharding.Mesh(np.array(jax.devices()[:devices]), (AXIS,))
 
 
 def train(devices: int, seeds_at_once: int | None) -> dict[str, Any]:
@@ -87,9 +87,9 @@ def train(devices: int, seeds_at_once: int | None) -> dict[str, Any]:
     hyper = jax.tree.map(lambda number: jnp.full(SEEDS, number, jnp.float32), Hyper())
     hyper = hyper.replace(learning_rate=jnp.asarray([1e-3, 3e-3]))
     keys = jax.random.split(jax.random.key(0), SEEDS)
-    state = mappo.init_learners(keys, TASK, None, CONFIG, hyper, mesh)
+    state = init_learners(keys, TASK, None, CONFIG, hyper, mesh)
     began = np.asarray(state.environments.signal)
-    chunk = mappo.make_chunk(1, TASK, CONFIG, mesh, seeds_at_once)
+    chunk = make_chunk(1, TASK, CONFIG, mesh, seeds_at_once)
     history = []
     for _ in range(CHUNKS):
         state, metrics = chunk(state, None, PHASE, hyper)
@@ -121,7 +121,7 @@ def main() -> None:
         config = MappoConfig(**{**vars(CONFIG), **changes})
         keys = jax.random.split(jax.random.key(0), 1)
         try:
-            mappo.init_learners(keys, TASK, None, config, hyper, mesh_of(DEVICES))
+            init_learners(keys, TASK, None, config, hyper, mesh_of(DEVICES))
         except ValueError as error:
             found[name] = str(error)
     print(json.dumps(found))
