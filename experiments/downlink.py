@@ -461,8 +461,10 @@ def _pictures(config: Downlink, variants: list[Variant], folder: RunFolder) -> l
     return [
         Section(
             "Learning",
-            "Gain of the mean log of user throughput over the same controller at rest, on the "
-            "validation tracks; means over seeds and each seed. Dashed lines: changes of phase.",
+            "What each was trained for (mean log of user throughput, or cell throughput over its "
+            "peak and Jain's index), less the same of proportional fair at its own window (with "
+            "knapsack power for `residual`), on the validation tracks; means over seeds and each "
+            "seed. Dashed lines: changes of phase.",
             figures={curves: "Learning curves."},
         ),
         Section(

@@ -26,8 +26,12 @@ class Scenario:
     """Disjoint drops to test on."""
     slots: int = 400
     """Slots per episode, in training and test; a multiple of the decision period."""
-    reward: Literal["alpha_fair", "fairness"] = "alpha_fair"
-    """Training reward: growth of mean log throughput, or cell throughput and Jain's index."""
+    residual_reward: Literal["alpha_fair", "fairness"] = "alpha_fair"
+    """Training reward of `residual`: growth of mean log throughput, or as `paper_reward`."""
+    paper_reward: Literal["alpha_fair", "fairness"] = "fairness"
+    """Training reward of `paper`: cell throughput and Jain's index, smoothed, as in the paper."""
+    fairness_weight: float = 0.3
+    """Of Jain's index against cell throughput over its peak, in the reward "fairness"."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class Decisions:
 
     period: int = 10
     """Slots for which a decision holds: 1, 10, 100."""
-    window: float = 100.0
-    """Slots of the controller's own average of throughput."""
+    window: float = 400.0
+    """Slots of the controller's own average of throughput: what was tuned for knapsack power."""
 
 
 @dataclass(frozen=True)

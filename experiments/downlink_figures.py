@@ -115,7 +115,7 @@ def learning_curves(path: Path, logs: Mapping[str, Path]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(logs) :]:
         axes.set_visible(False)
-    panels[0].set_ylabel("gain of mean log throughput [%]")
+    panels[0].set_ylabel("gain over rest [0.01]")
     save(figure, path)
 
 

@@ -17,6 +17,7 @@ from experiments.settings import to_plain
 from experiments.sweeps import Group
 from jaxrl5g import mac
 from jaxrl5g.agents import ControllerConfig, controller, downlink_task, save_controller
+from jaxrl5g.env import peak_cell_rate
 from jaxrl5g.evaluation import Metrics, evaluate, evaluate_stack
 from jaxrl5g.rl import Hyper, LearnerState, MappoConfig, Phase, PhaseSettings, run_phases
 from jaxrl5g.rl.checkpoints import load_checkpoint
@@ -170,7 +171,12 @@ def train(group: Group, variant: Variant, folder: Path, resume: bool) -> dict[st
     config: Downlink = group.config
     training, scenario = config.training, config.scenario
     env, params = open_environment(
-        scenario.train_env, scenario.train_split, 1, scenario.slots, reward=scenario.reward
+        scenario.train_env,
+        scenario.train_split,
+        1,
+        scenario.slots,
+        reward=reward_of(config, variant),
+        fairness_weight=scenario.fairness_weight,
     )
     learner, hyper = learner_config(config, variant), hypers(group)
     task = downlink_task(env, controller_config(config, variant))
@@ -242,7 +248,7 @@ def _entering(settings: PhaseSettings, hyper: Hyper):
 
 
 def _validation(config: Downlink, variant: Variant, count: int):
-    """Mean log of user throughput on the validation tracks against the controller at rest."""
+    """What a variant is trained for, on the validation tracks, against the controller at rest."""
     scenario = config.scenario
     env, params = open_environment(
         scenario.train_env, scenario.validation_split, scenario.validation_drops, scenario.slots
@@ -257,15 +263,28 @@ def _validation(config: Downlink, variant: Variant, count: int):
         scenario.validation_drops,
     )
     make = maker(config, variant)
+    if reward_of(config, variant) == "alpha_fair":
+        objective = mean_log
+    else:
+        peak = peak_cell_rate(params.config) / params.config.slot_seconds
+
+        def objective(metrics: Metrics) -> float:
+            jain = scenario.fairness_weight * metrics.jain
+            return float(np.mean(metrics.cell_throughput / peak + jain))
 
     def validate(state: LearnerState) -> dict[str, Any]:
         actors = {name: jax.device_get(state.params[name]) for name in ("first", "second")}
         found = evaluate_stack(env, params, make, (actors,), count, key, scenario.validation_drops)
-        gains = np.array([mean_log(m) - mean_log(rest) for m in found])
+        gains = np.array([objective(m) - objective(rest) for m in found])
         jain = np.array([np.mean(m.jain) for m in found])
         return {"gain_over_rest": float(np.mean(gains)), "gains": gains, "jain": jain}
 
     return validate
+
+
+def reward_of(config: Downlink, variant: Variant) -> str:
+    """Return the reward that a variant is trained for."""
+    return getattr(config.scenario, f"{variant.parametrisation}_reward")
 
 
 def mean_log(metrics: Metrics) -> float:

@@ -18,9 +18,9 @@ def test_registered_environments(env_id):
     [
         {"fidelity": "sionna", "csi": "perfect"},
         {"fidelity": "shannon"},
-        {"num_cells": 2, "csi": "centralised"},
         {
             "num_cells": 2,
+            "csi": "centralised",
             "min_users": 1,
             "combining": "incremental",
             "mcs_table": 2,
