@@ -55,6 +55,12 @@ _COMMANDS = {
     "trace": _Command(
         "experiments.trace", "Trace", "fill a channel cache with Sionna RT", records=False
     ),
+    "label": _Command(
+        "experiments.label",
+        "Label",
+        "two segments side by side: which is better, asked of a person",
+        records=False,
+    ),
 }
 _BENCHMARKS = {
     "env": _Command(

@@ -26,6 +26,7 @@ _PACKAGES = (
     "distrax",
     "orbax-checkpoint",
     "gymnax",
+    "h5py",
     "sionna",
     "sionna-rt",
     "torch",

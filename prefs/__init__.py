@@ -1,0 +1,1 @@
+"""Learning from preferences on problems whose answers are known exactly."""
