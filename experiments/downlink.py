@@ -90,7 +90,7 @@ def run(group: Group, folder: RunFolder) -> Report:
     variants = [
         Variant(parametrisation, name)
         for parametrisation in config.parametrisations
-        for name in config.variants
+        for name in config.variants_of(parametrisation)
     ]
     actors = {}
     for number, variant in enumerate(variants, start=1):
@@ -277,7 +277,11 @@ def _above(
 def _paper_claims(config: Downlink, found: Tested, parametrisation: str) -> list[Claim]:
     """The order that the paper reports: full > each ablation > PF + equal power."""
     full = f"{parametrisation} full"
-    rest = [f"{parametrisation} {name}" for name in config.variants if name != "full"]
+    rest = [
+        f"{parametrisation} {name}"
+        for name in config.variants_of(parametrisation)
+        if name != "full"
+    ]
     pairs = [(full, other) for other in rest] + [(other, EQUAL) for other in rest]
     pairs += [] if rest else [(full, EQUAL)]
     claims = [_above(config, found, a, b, "cell_throughput", mean) for a, b in pairs]

@@ -120,12 +120,18 @@ class Downlink:
         Literal["full", "prb_only", "power_only", "no_curriculum", "shared_critic"], ...
     ] = VARIANTS
     """The full curriculum and its ablations; `full` among them."""
+    ablated: tuple[Literal["residual", "paper"], ...] = ("residual", "paper")
+    """Parametrisations whose ablations are trained; of others the full curriculum alone."""
     seed: int = 0
     """Of everything that is random."""
     scenario: Scenario = field(default_factory=Scenario)
     decisions: Decisions = field(default_factory=Decisions)
     training: Training = field(default_factory=Training)
     rivals: Rivals = field(default_factory=Rivals)
+
+    def variants_of(self, parametrisation: str) -> tuple[str, ...]:
+        """Return the variants that are trained of a parametrisation."""
+        return self.variants if parametrisation in self.ablated else ("full",)
 
     def __post_init__(self):
         _require("full" in self.variants, "variants must name full", self.variants)
