@@ -46,6 +46,11 @@ _COMMANDS = {
         "Tune",
         "averaging windows of the alpha-fair rules, on training drops",
     ),
+    "tilts": _Command(
+        "experiments.tilts",
+        "Tilts",
+        "what linear policies of one feature would gain, without training",
+    ),
     "list": _Command(
         "experiments.listing",
         "List",

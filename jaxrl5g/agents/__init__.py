@@ -1,6 +1,6 @@
 """The hierarchical two-agent controller: PRBs, then power."""
 
-from jaxrl5g.agents.controller import ControllerConfig, Memory, controller
+from jaxrl5g.agents.controller import ControllerConfig, Memory, controller, deciding
 from jaxrl5g.agents.decisions import PARAMETRISATIONS
 from jaxrl5g.agents.features import POWER_FEATURES, PRB_FEATURES
 from jaxrl5g.agents.marl_view import DownlinkTurns
@@ -15,6 +15,7 @@ __all__ = [
     "POWER_FEATURES",
     "PRB_FEATURES",
     "controller",
+    "deciding",
     "downlink_task",
     "load_controller",
     "save_controller",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -94,13 +95,31 @@ def controller(
       rest_second: the power agent's latent is 0: equal power in `paper`, knapsack in `residual`.
     """
 
-    def init(params: Any) -> Memory:
-        mean = initial_average(params)
-        return Memory(mean, jnp.zeros_like(mean), jnp.zeros_like(mean), jnp.int32(0))
-
     def decide(name: str, seen: Seen, key: jax.Array) -> jax.Array:
         chosen = policy(actors[name], seen, networks)
         return chosen.sample(key) if sample else chosen.mode()
+
+    return deciding(decide, config, rest_first=rest_first, rest_second=rest_second)
+
+
+def deciding(
+    decide: Callable[[str, Seen, jax.Array], jax.Array],
+    config: ControllerConfig,
+    *,
+    rest_first: bool = False,
+    rest_second: bool = False,
+) -> Scheduler:
+    """A scheduler from any two rules that say latents.
+
+    Args:
+      decide: `decide(name, seen, key) -> float32[C, U]`, latents of the agent `name`, "first" or
+        "second".
+      config, rest_first, rest_second: as in `controller`.
+    """
+
+    def init(params: Any) -> Memory:
+        mean = initial_average(params)
+        return Memory(mean, jnp.zeros_like(mean), jnp.zeros_like(mean), jnp.int32(0))
 
     def apply(
         key: jax.Array, observation: Observation, memory: Memory, params: Any

@@ -1,0 +1,36 @@
+"""`tilts` on a tiny environment: what it writes, and what it refuses."""
+
+import json
+
+import pytest
+
+from experiments.cli import main
+from jaxrl5g.agents import POWER_FEATURES
+
+TINY = ["tilts", "--env", "TinyDownlink-v0", "--split", "none", "--drops", "2", "--slots", "120"]
+
+
+def test_power_tilts_are_measured_against_rest(tmp_path):
+    out = tmp_path / "tilts"
+    options = ["--parametrisation", "paper", "--pf", "--coefficients", "1e-9", "1"]
+    assert main([*TINY, *options, "--out", str(out)]) == 0
+    rows = json.loads((out / "tilts.json").read_text())["tilts"]
+    assert [row["feature"] for row in rows[::2]] == list(POWER_FEATURES)
+    cell = {(row["feature"], row["coefficient"]): row["cell_throughput"]["value"] for row in rows}
+    # a tilt too small to be seen in float32 changes nothing; one that can be seen does
+    assert cell["csi_mean", 1e-9] == 0.0
+    assert cell["csi_mean", 1.0] != 0.0
+    assert (out / "tilts.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--coefficients", "0"], "coefficients"),
+        (["--env", "EtoileDownlink-v0", "--split", "test"], "held out"),
+        (["--period", "0"], "decision_period"),
+    ],
+)
+def test_bad_options_are_named(options, said, tmp_path, capsys):
+    assert main([*TINY, *options, "--out", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
