@@ -140,6 +140,14 @@ PRESET = "experiment: line\ndescription: a steep line\noptions: {slope: 2, fit: 
 
 
 @pytest.fixture(autouse=True)
+def interruptible():
+    """A suite started in the background of a shell inherits that Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
 def presets(monkeypatch, tmp_path):
     folder = tmp_path / "configs"
     folder.mkdir()
