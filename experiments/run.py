@@ -114,14 +114,17 @@ def _run_groups(experiment: Experiment, groups: list[Group], folder: RunFolder) 
 def _parse(preset: Preset, argv: list[str]) -> Run[Any]:
     """Parse the options, with the preset's values as defaults."""
     kind: Any = type(preset.config)
-    options, rest = tyro.cli(
-        Run[kind],
-        prog=f"{_PROG} {preset.name}",
-        description=preset.description,
-        default=Run(config=preset.config),
-        args=argv,
-        return_unknown_args=True,
-    )
+    try:
+        options, rest = tyro.cli(
+            Run[kind],
+            prog=f"{_PROG} {preset.name}",
+            description=preset.description,
+            default=Run(config=preset.config),
+            args=argv,
+            return_unknown_args=True,
+        )
+    except ValueError as error:  # options that do not fit each other
+        raise UsageError(str(error)) from error
     if rest:
         wrong = rest[0].partition("=")[0]
         names = [*option_types(kind), "out", "resume", "sweep"]

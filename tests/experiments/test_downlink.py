@@ -133,6 +133,11 @@ def test_settings_that_do_not_fit_are_refused(change, said):
         dataclasses.replace(Downlink(), **change)
 
 
+def test_a_bad_option_is_one_sentence(capsys):
+    assert main(["run", "downlink-quick", "--training.seeds", "0"]) == 2
+    assert "training.seeds must be at least 1, got 0" in capsys.readouterr().err
+
+
 def test_a_path_without_a_controller_is_refused(tmp_path, capsys):
     argv = ["evaluate", "--env", "TinyDownlink-v0", "--schedulers", f"pf,controller:{tmp_path}"]
     assert main(argv) == 2
