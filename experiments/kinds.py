@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from experiments.run_folder import RunFolder
     from experiments.sweeps import Group
 
-EXPERIMENTS: dict[str, str] = {"downlink": "experiments.downlink"}
+EXPERIMENTS: dict[str, str] = {
+    "downlink": "experiments.downlink",
+    "randomized-prefs": "experiments.randomized_prefs",
+}
 """Module of each kind; its `EXPERIMENT` is imported when a preset of the kind is."""
 
 _TAKEN = ("out", "resume", "sweep", "help")  # the options of `run` itself
