@@ -126,6 +126,7 @@ def field(num_cells: int, windows: dict[tuple[float, str], float]) -> list[Part]
             one("reuse 3", "reported", mac.reuse_three, pf["equal"]),
             one("fractional reuse", "reported", mac.fractional_reuse, pf["equal"]),
             one("on-off", "centralised", mac.on_off, pf["equal"]),
+            one("held on-off", "centralised", mac.held_on_off, pf["equal"], 10.0),
             one("wmmse", "centralised", mac.wmmse, pf["equal"]),
         ]
     return parts

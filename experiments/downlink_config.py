@@ -30,6 +30,8 @@ class Scenario:
     """Training reward of `residual`: growth of mean log throughput, or as `paper_reward`."""
     paper_reward: Literal["alpha_fair", "fairness"] = "fairness"
     """Training reward of `paper`: cell throughput and Jain's index, smoothed, as in the paper."""
+    coordinated_reward: Literal["alpha_fair", "fairness"] = "alpha_fair"
+    """Training reward of `coordinated`, as `residual_reward`."""
     fairness_weight: float = 0.3
     """Of Jain's index against cell throughput over its peak, in the reward "fairness"."""
 
@@ -114,13 +116,16 @@ class Rivals:
 class Downlink:
     """Train the two agents through the curriculum, and test them against the classical field."""
 
-    parametrisations: tuple[Literal["residual", "paper"], ...] = ("residual", "paper")
-    """What decisions mean; each is trained."""
+    parametrisations: tuple[Literal["residual", "paper", "coordinated"], ...] = (
+        "residual",
+        "paper",
+    )
+    """What decisions mean; each is trained. `coordinated`, for several cells, sees all gains."""
     variants: tuple[
         Literal["full", "prb_only", "power_only", "no_curriculum", "shared_critic"], ...
     ] = VARIANTS
     """The full curriculum and its ablations; `full` among them."""
-    ablated: tuple[Literal["residual", "paper"], ...] = ("residual", "paper")
+    ablated: tuple[Literal["residual", "paper", "coordinated"], ...] = ("residual", "paper")
     """Parametrisations whose ablations are trained; of others the full curriculum alone."""
     seed: int = 0
     """Of everything that is random."""

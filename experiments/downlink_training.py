@@ -45,7 +45,7 @@ class Variant:
     """One of the controllers that are trained.
 
     Attributes:
-        parametrisation: "residual" or "paper".
+        parametrisation: "residual", "paper" or "coordinated".
         name: one of `VARIANTS`.
     """
 
@@ -61,6 +61,11 @@ class Variant:
     def slug(self) -> str:
         """Folder of its training."""
         return f"{self.parametrisation}-{self.name}"
+
+    @property
+    def sees(self) -> dict[str, str]:
+        """What its environments are made with beyond the scenario: the CSI that it needs."""
+        return {"csi": "centralised"} if self.parametrisation == "coordinated" else {}
 
     @property
     def rest_first(self) -> bool:
@@ -177,6 +182,7 @@ def train(group: Group, variant: Variant, folder: Path, resume: bool) -> dict[st
         scenario.slots,
         reward=reward_of(config, variant),
         fairness_weight=scenario.fairness_weight,
+        **variant.sees,
     )
     learner, hyper = learner_config(config, variant), hypers(group)
     task = downlink_task(env, controller_config(config, variant))
@@ -251,17 +257,14 @@ def _validation(config: Downlink, variant: Variant, count: int):
     """What a variant is trained for, on the validation tracks, against the controller at rest."""
     scenario = config.scenario
     env, params = open_environment(
-        scenario.train_env, scenario.validation_split, scenario.validation_drops, scenario.slots
+        scenario.train_env,
+        scenario.validation_split,
+        scenario.validation_drops,
+        scenario.slots,
+        **variant.sees,
     )
     key = jax.random.key(config.seed + 1)
-    power = "knapsack" if variant.parametrisation == "residual" else "equal"
-    rest = evaluate(
-        env,
-        params,
-        mac.proportional_fair(config.decisions.window, power=power),
-        key,
-        scenario.validation_drops,
-    )
+    rest = evaluate(env, params, at_rest(config, variant), key, scenario.validation_drops)
     make = maker(config, variant)
     if reward_of(config, variant) == "alpha_fair":
         objective = mean_log
@@ -280,6 +283,15 @@ def _validation(config: Downlink, variant: Variant, count: int):
         return {"gain_over_rest": float(np.mean(gains)), "gains": gains, "jain": jain}
 
     return validate
+
+
+def at_rest(config: Downlink, variant: Variant) -> mac.Scheduler:
+    """Return the classical rule that a variant's progress is measured from."""
+    window = config.decisions.window
+    if variant.parametrisation == "coordinated":
+        return mac.held_on_off(window, config.decisions.period)
+    power = "knapsack" if variant.parametrisation == "residual" else "equal"
+    return mac.proportional_fair(window, power=power)
 
 
 def reward_of(config: Downlink, variant: Variant) -> str:

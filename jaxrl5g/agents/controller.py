@@ -9,9 +9,16 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl5g.agents.decisions import PARAMETRISATIONS, allot, assign, fair_assignment
-from jaxrl5g.agents.features import power_features, prb_features
-from jaxrl5g.agents.slots import Slot, prepare
+from jaxrl5g.agents.decisions import (
+    PARAMETRISATIONS,
+    agree,
+    allot,
+    assign,
+    fair_assignment,
+    find,
+)
+from jaxrl5g.agents.features import cell_features, power_features, prb_features
+from jaxrl5g.agents.slots import Slot, coordinate
 from jaxrl5g.mac import Observation, Scheduler
 from jaxrl5g.mac.schedulers import average, check_window, initial_average
 from jaxrl5g.rl.mappo import MappoConfig, policy
@@ -24,13 +31,14 @@ class ControllerConfig:
 
     Attributes:
       parametrisation: "residual" tilts proportional fair with knapsack power, "paper" gives the
-        shares themselves (see `jaxrl5g.agents.decisions`).
+        shares themselves, "coordinated" tilts held on-off power of cells that decide together and
+        needs centralised CSI (see `jaxrl5g.agents.decisions`).
       decision_period: slots for which a decision of the agents holds; PRBs and powers follow the
         channel in every slot all the same.
       window: slots of the controller's own average of acknowledged bits, at least 1.
     """
 
-    parametrisation: Literal["residual", "paper"] = "residual"
+    parametrisation: Literal["residual", "paper", "coordinated"] = "residual"
     decision_period: int = 10
     window: float = 100.0
 
@@ -55,17 +63,23 @@ class Memory(NamedTuple):
       mean: float32[C, U], average of acknowledged bits per slot.
       first_latent, second_latent: float32[C, U], decisions in force.
       slot: int32[], slots since the start.
+      levels: float32[C, N], powers that cells have agreed on under `coordinated`, else None.
     """
 
     mean: jax.Array
     first_latent: jax.Array
     second_latent: jax.Array
     slot: jax.Array
+    levels: jax.Array | None = None
 
 
 def see(slot: Slot, observation: Observation, params: Any) -> Seen:
     """What the PRB agent sees: a group per cell, an element per user."""
-    return Seen(prb_features(slot, observation, params), observation.mask)
+    features = prb_features(slot, observation, params)
+    if slot.levels is not None:
+        between = cell_features(slot, observation, params)
+        features = jnp.concatenate([features, between], axis=-1)
+    return Seen(features, observation.mask)
 
 
 def see_assignment(
@@ -91,8 +105,10 @@ def controller(
       config: what they decide.
       networks: their sizes.
       sample: draw latents from the policies instead of taking their modes.
-      rest_first: PRBs by proportional fair instead of the PRB agent.
-      rest_second: the power agent's latent is 0: equal power in `paper`, knapsack in `residual`.
+      rest_first: PRBs by proportional fair instead of the PRB agent, under `coordinated` in each
+        cell within the pattern of z = 0.
+      rest_second: the power agent's latent is 0: equal power in `paper`, knapsack in `residual`,
+        the levels themselves in `coordinated`.
     """
 
     def decide(name: str, seen: Seen, key: jax.Array) -> jax.Array:
@@ -119,17 +135,25 @@ def deciding(
 
     def init(params: Any) -> Memory:
         mean = initial_average(params)
-        return Memory(mean, jnp.zeros_like(mean), jnp.zeros_like(mean), jnp.int32(0))
+        levels = None
+        if config.parametrisation == "coordinated":
+            levels = jnp.zeros((params.config.num_cells, params.config.num_prbs), jnp.float32)
+        return Memory(mean, jnp.zeros_like(mean), jnp.zeros_like(mean), jnp.int32(0), levels)
 
     def apply(
         key: jax.Array, observation: Observation, memory: Memory, params: Any
     ) -> tuple[Any, Memory]:
         first_key, second_key = jax.random.split(key)
         mean = average(memory.mean, observation.acked_bits, config.window)
-        slot = prepare(observation, mean, params)
+        slot = find(observation, mean, params, config.parametrisation)
         due = memory.slot % config.decision_period == 0
         seen = see(slot, observation, params)
         first = jnp.where(due, decide("first", seen, first_key), memory.first_latent)
+        # what a controller at rest agrees on was found with the slot
+        levels = slot.levels if rest_first else agree(slot, first, observation, params)
+        if levels is not None and memory.levels is not None:
+            levels = jnp.where(due, levels, memory.levels)
+        slot = coordinate(slot, levels, observation, params)
         owner = (
             fair_assignment(slot)
             if rest_first
@@ -140,6 +164,6 @@ def deciding(
         if rest_second:
             second = jnp.zeros_like(second)
         allocation = allot(slot, owner, second, observation, params, config.parametrisation)
-        return allocation, Memory(mean, first, second, memory.slot + 1)
+        return allocation, Memory(mean, first, second, memory.slot + 1, levels)
 
     return Scheduler(init, apply)

@@ -1,8 +1,9 @@
-"""From what the agents say of every user to PRBs and watts, in two parametrisations.
+"""From what the agents say of every user to PRBs and watts, in three parametrisations.
 
 `paper` (arXiv 2605.02149): the PRB agent's latent is turned into shares of the band by a softmax,
 the power agent's into shares of the budget. `residual`: both tilt the strongest classical rule,
 PRBs of parallel proportional fair with MCS-aware knapsack power, and do nothing at 0.
+`coordinated`, for cells that interfere, tilts `jaxrl5g.mac.held_on_off` in the same way.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl5g.agents.slots import Slot
+from jaxrl5g.agents.slots import Slot, coordinate, prepare
 from jaxrl5g.mac import Allocation, Observation
 from jaxrl5g.mac.apportionment import apportion
-from jaxrl5g.mac.numerics import grant_matrix
+from jaxrl5g.mac.muting import muting_levels, serve, spend
+from jaxrl5g.mac.numerics import grant_matrix, of_owner
 from jaxrl5g.mac.power import budget_left
 from jaxrl5g.mac.power_rules import POWER_RULES, Assignment
 from jaxrl5g.mac.quota_resolver import resolve_quotas
 from jaxrl5g.mac.rates import per_prb
 from jaxrl5g.mac.share_power import share_power
 
-PARAMETRISATIONS = ("residual", "paper")
+PARAMETRISATIONS = ("residual", "paper", "coordinated")
 
 _LARGEST_TILT = 3.0
 
@@ -33,15 +35,51 @@ def tilt(latent: jax.Array) -> jax.Array:
     return _LARGEST_TILT * jnp.tanh(latent / _LARGEST_TILT)
 
 
+def find(observation: Observation, mean: jax.Array, params: Any, parametrisation: str) -> Slot:
+    """A slot as the PRB agent finds it; under `coordinated` with the levels of agents at rest.
+
+    Args:
+      observation: of this slot, with centralised CSI for `coordinated`.
+      mean: float32[C, U], average of acknowledged bits, the last slot's included.
+      params: the environment's parameters.
+      parametrisation: one of `PARAMETRISATIONS`.
+    """
+    slot = prepare(observation, mean, params)
+    if parametrisation != "coordinated":
+        return slot
+    return coordinate(slot, muting_levels(slot.prices, observation, params), observation, params)
+
+
+def agree(slot: Slot, latent: jax.Array, observation: Observation, params: Any) -> jax.Array | None:
+    """What the PRB agent's latent action makes cells agree on: levels, None but for `coordinated`.
+
+    With z the tilt of a user, each PRB is used by those cells that make the sum of e^z r / T over
+    the users they would serve largest, T the controller's average (`muting_levels`).
+
+    Args:
+      slot: from `find`.
+      latent: float32[C, U].
+      observation: of this slot.
+      params: the environment's parameters.
+
+    Returns:
+      float32[C, N], powers in units of the reference power, to be kept by `coordinate`.
+    """
+    if slot.levels is None:
+        return None
+    return muting_levels(slot.prices * jnp.exp(tilt(latent)), observation, params)
+
+
 def assign(slot: Slot, latent: jax.Array, params: Any, parametrisation: str) -> jax.Array:
     """PRBs for the PRB agent's latent action: tilts, whole quotas, an exact assignment.
 
     With z the tilt of a user, `paper` asks for shares proportional to e^z over eligible users and
     `residual` for (c + 1/(4 K)) e^z, c being proportional fair's own counts and K the users of a
-    cell: at z = 0 the quotas are c, and the assignment is proportional fair's.
+    cell: at z = 0 the quotas are c, and the assignment is proportional fair's. `coordinated` gives
+    a PRB to the user of largest e^z r / T under the levels in force.
 
     Args:
-      slot: from `prepare`.
+      slot: from `find`, under the levels in force.
       latent: float32[C, U].
       params: the environment's parameters.
       parametrisation: one of `PARAMETRISATIONS`.
@@ -50,6 +88,9 @@ def assign(slot: Slot, latent: jax.Array, params: Any, parametrisation: str) -> 
       int32[C, N], the user of each PRB, retransmissions included, -1 for none.
     """
     config = params.config
+    if slot.levels is not None:
+        metric = (slot.prices * jnp.exp(tilt(latent)))[..., None] * slot.rates
+        return serve(metric, slot.levels, slot.reservation, params)
     free = slot.reservation.owner < 0
     eligible = slot.reservation.eligible
     shares = jnp.exp(tilt(latent))
@@ -79,9 +120,11 @@ def allot(
     With z the tilt of a user, `paper` gives the budget that retransmissions leave to users in
     proportion to (PRBs of new data) e^z, evenly over a user's PRBs: equal power at z = 0.
     `residual` solves the MCS-aware knapsack with bits worth e^z / T: at z = 0 the classical rule.
+    `coordinated` sends at e^z times the levels in force, scaled down to the budget: a cell whose
+    users all have z < 0 spends less than it may.
 
     Args:
-      slot: from `prepare`.
+      slot: from `find`, under the levels in force.
       owner: int32[C, N], from `assign`.
       latent: float32[C, U].
       observation: of this slot.
@@ -90,6 +133,9 @@ def allot(
     """
     new_data = (slot.reservation.owner < 0) & (owner >= 0)
     factor = jnp.exp(tilt(latent))
+    if slot.levels is not None:
+        held = (owner >= 0) & ~new_data
+        return spend(owner, slot.levels * of_owner(factor, owner), held, params)
     if parametrisation == "residual":
         assignment = Assignment(owner, new_data, slot.prices * factor)
         return Allocation(owner, POWER_RULES["knapsack"](assignment, observation, params))

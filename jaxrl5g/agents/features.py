@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl5g.agents.slots import Slot
 from jaxrl5g.mac import Observation
+from jaxrl5g.mac.muting import cross_snr
 from jaxrl5g.mac.numerics import grant_matrix
 from jaxrl5g.mac.rates import per_prb
 
@@ -33,6 +34,17 @@ PRB_FEATURES = (
 
 POWER_FEATURES = (*PRB_FEATURES, "owned", "log_owned", "owned_csi", "value_share")
 """Features of a user once PRBs are assigned, in order."""
+
+CELL_FEATURES = (
+    "clear_snr",
+    "exposure",
+    "share_of_all",
+    "cell_share",
+    "harm",
+    "band",
+    "company",
+)
+"""Features of a user for cells that decide together, in order; the last four are its cell's."""
 
 _CSI_CENTRE_DB, _CSI_SCALE_DB = 12.0, 10.0
 _LOG_LIMIT = 6.0
@@ -88,6 +100,54 @@ def prb_features(slot: Slot, observation: Observation, params: Any) -> jax.Array
     return _stack(columns, PRB_FEATURES, mask)
 
 
+def cell_features(slot: Slot, observation: Observation, params: Any) -> jax.Array:
+    """Features of every user that tell cells apart, for `coordinated`.
+
+    Means over PRBs, in dB as (x - 12)/10: the SNR without interference, and over 10 dB what others
+    at the reference power would add to the noise (`exposure`); ln of T over the mean of all users,
+    and of the cell's mean T over it; what the cell would add to the noise of other cells' users
+    (`harm`, their mean); the part of the band that its levels keep, and how many others keep the
+    same PRBs (`company`, a mean). Other cells enter in sums alone, so their order is of no matter.
+
+    Args:
+      slot: under levels (`jaxrl5g.agents.slots.coordinate`).
+      observation: with centralised CSI.
+      params: the environment's parameters.
+
+    Returns:
+      float32[C, U, len(CELL_FEATURES)], 0 for absent users.
+    """
+    assert slot.levels is not None
+    cells, mask = params.config.num_cells, observation.mask
+    heard = cross_snr(observation)
+    own = jnp.stack([heard[c, :, c] for c in range(cells)])
+    others = jnp.where(jnp.eye(cells, dtype=bool)[:, None, :, None], 0.0, heard)
+    clear_db = jnp.mean(jnp.clip(_decibel(own), -40.0, 60.0), axis=-1)
+    exposure_db = jnp.mean(_decibel(1.0 + jnp.sum(others, axis=2)), axis=-1)
+    harm_db = jnp.where(mask[..., None], jnp.mean(_decibel(1.0 + others), axis=-1), 0.0)
+    foreign = jnp.sum(mask) - jnp.sum(mask, axis=-1)
+    mean = jnp.where(mask, slot.mean, 0.0)
+    overall = jnp.maximum(jnp.sum(mean) / jnp.maximum(jnp.sum(mask), 1), 1e-6)
+    of_cell = jnp.sum(mean, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1)
+    on = slot.levels > 0
+    kept = jnp.sum(on, axis=-1)
+    shared = jnp.sum(on * (jnp.sum(on, axis=0) - 1), axis=-1)
+
+    def of_users(values: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(values[:, None], mask.shape)
+
+    columns = {
+        "clear_snr": (clear_db - _CSI_CENTRE_DB) / _CSI_SCALE_DB,
+        "exposure": exposure_db / _CSI_SCALE_DB,
+        "share_of_all": _log(slot.mean / overall),
+        "cell_share": of_users(_log(of_cell / overall)),
+        "harm": of_users(jnp.sum(harm_db, axis=(0, 1)) / jnp.maximum(foreign, 1) / _CSI_SCALE_DB),
+        "band": of_users(kept / params.config.num_prbs),
+        "company": of_users(shared / jnp.maximum(kept, 1)),
+    }
+    return _stack(columns, CELL_FEATURES, mask)
+
+
 def power_features(
     before: jax.Array, slot: Slot, owner: jax.Array, observation: Observation, params: Any
 ) -> jax.Array:
@@ -118,6 +178,10 @@ def power_features(
     }
     added = _stack(columns, POWER_FEATURES[len(PRB_FEATURES) :], mask)
     return jnp.concatenate([before, added], axis=-1)
+
+
+def _decibel(ratio: jax.Array) -> jax.Array:
+    return 10.0 * jnp.log10(jnp.maximum(ratio, 1e-6))
 
 
 def _log(ratio: jax.Array) -> jax.Array:

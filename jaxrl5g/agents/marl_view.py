@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 
 from jaxrl5g.agents.controller import ControllerConfig
-from jaxrl5g.agents.features import POWER_FEATURES
+from jaxrl5g.agents.features import CELL_FEATURES, POWER_FEATURES
 from jaxrl5g.agents.task import check_horizon, downlink_task
 from jaxrl5g.env import DownlinkEnv, DownlinkParams
 from jaxrl5g.env.rarely import rarely
@@ -29,8 +29,8 @@ class TurnState(NamedTuple):
     Attributes:
       task: the task's state.
       plan: what the PRB agent starts from, or what it has decided.
-      table: float32[C, U, 1 + F], presence and features of every user, F of `POWER_FEATURES`; the
-        power agent's own are 0 until PRBs are assigned.
+      table: float32[C, U, 1 + F], presence and features of every user, F of `POWER_FEATURES` (and
+        `CELL_FEATURES`); the power agent's own are 0 until PRBs are assigned.
       power_turn: bool[], the PRB agent has decided.
     """
 
@@ -85,7 +85,10 @@ class DownlinkTurns:
         self._task = downlink_task(env, config, reward_scale)
         sizes = env.default_params.config
         users = sizes.num_cells * sizes.num_users
-        self._world = users * (1 + len(POWER_FEATURES)) + 1
+        self._features = len(POWER_FEATURES)
+        if config.parametrisation == "coordinated":
+            self._features += len(CELL_FEATURES)
+        self._world = users * (1 + self._features) + 1
         self.agents = list(AGENTS)
         self.num_agents = len(AGENTS)
         seen = spaces.Box(-jnp.inf, jnp.inf, (self._world + 1,))
@@ -166,7 +169,7 @@ class DownlinkTurns:
         def assign(turn: jax.Array) -> TurnState:
             now, latent, _ = jax.lax.optimization_barrier((state, first, turn))
             seen, plan = self._task.second(now.plan, latent, jnp.bool_(False), params)
-            return TurnState(now.task, plan, _table(seen), jnp.bool_(True))
+            return TurnState(now.task, plan, _table(seen, self._features), jnp.bool_(True))
 
         def play(turn: jax.Array) -> tuple[TurnState, Turn]:
             now, latent, _ = jax.lax.optimization_barrier((state, second, turn))
@@ -211,7 +214,7 @@ class DownlinkTurns:
     def _open(self, task: Any, params: DownlinkParams) -> TurnState:
         """The PRB agent's turn in a state of the task."""
         seen, plan = self._task.first(task, params)
-        return TurnState(task, plan, _table(seen), jnp.bool_(False))
+        return TurnState(task, plan, _table(seen, self._features), jnp.bool_(False))
 
     def _latent(self, actions: dict[str, jax.Array], agent: str) -> jax.Array:
         """An agent's action as the task takes it, float32[C, U]."""
@@ -233,8 +236,8 @@ def _known(agent: str) -> str:
     return agent
 
 
-def _table(seen: Seen) -> jax.Array:
+def _table(seen: Seen, width: int) -> jax.Array:
     """Presence and features, float32[C, U, 1 + F]; 0 for features that are not seen yet."""
-    missing = len(POWER_FEATURES) - seen.features.shape[-1]
+    missing = width - seen.features.shape[-1]
     features = jnp.pad(seen.features, ((0, 0), (0, 0), (0, missing)))
     return jnp.concatenate([seen.mask[..., None].astype(jnp.float32), features], axis=-1)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl5g.mac import Observation
+from jaxrl5g.mac.muting import rates_at, serve
 from jaxrl5g.mac.numerics import grant_matrix
 from jaxrl5g.mac.rates import predicted_rates
 from jaxrl5g.mac.retransmission import Reservation, reserve_retransmissions
@@ -24,6 +25,8 @@ class Slot(NamedTuple):
       reservation: PRBs held for retransmissions, and who may be given new data.
       fair_owner: int32[C, N], argmax of r / T over eligible users, -1 where there is none.
       counts: int32[C, U], free PRBs that this gives each user.
+      levels: float32[C, N], powers in force in units of the reference power, where cells decide
+        together (`coordinate`), else None; rates, owners and counts are then those under them.
     """
 
     mean: jax.Array
@@ -32,6 +35,7 @@ class Slot(NamedTuple):
     reservation: Reservation
     fair_owner: jax.Array
     counts: jax.Array
+    levels: jax.Array | None = None
 
 
 def prepare(observation: Observation, mean: jax.Array, params: Any) -> Slot:
@@ -50,3 +54,22 @@ def prepare(observation: Observation, mean: jax.Array, params: Any) -> Slot:
     fair_owner = jnp.where(reservation.owner < 0, chosen, -1)
     counts = jnp.sum(grant_matrix(fair_owner, config.num_users), axis=-1, dtype=jnp.int32)
     return Slot(mean, 1.0 / cost, rates, reservation, fair_owner, counts)
+
+
+def coordinate(slot: Slot, levels: jax.Array | None, observation: Observation, params: Any) -> Slot:
+    """The same slot where cells keep to the levels that they have agreed on.
+
+    Args:
+      slot: from `prepare`.
+      levels: float32[C, N], powers in units of the reference power, 0 for muted; None for no
+        agreement, which leaves the slot as it is.
+      observation: of this slot, with centralised CSI.
+      params: the environment's parameters.
+    """
+    if levels is None:
+        return slot
+    rates = rates_at(levels, observation, params)
+    owner = serve(slot.prices[..., None] * rates, levels, slot.reservation, params)
+    fair_owner = jnp.where(slot.reservation.owner < 0, owner, -1)
+    counts = jnp.sum(grant_matrix(fair_owner, params.config.num_users), axis=-1, dtype=jnp.int32)
+    return slot._replace(rates=rates, fair_owner=fair_owner, counts=counts, levels=levels)

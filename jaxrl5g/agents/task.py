@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxrl5g.agents.controller import ControllerConfig, see, see_assignment
-from jaxrl5g.agents.decisions import allot, assign, fair_assignment
-from jaxrl5g.agents.slots import Slot, prepare
+from jaxrl5g.agents.decisions import agree, allot, assign, fair_assignment, find
+from jaxrl5g.agents.slots import Slot, coordinate, prepare
 from jaxrl5g.env import DownlinkEnv
 from jaxrl5g.env.reward import jain_index
 from jaxrl5g.mac import Observation
@@ -62,7 +62,7 @@ def downlink_task(
         return _State(environment, observation, mean)
 
     def first(state: _State, params: Any) -> tuple[Seen, _Plan]:
-        slot = prepare(state.observation, state.mean, params)
+        slot = find(state.observation, state.mean, params, kind)
         seen = see(slot, state.observation, params)
         nobody = jnp.zeros_like(state.mean)
         return seen, _Plan(state, slot, seen, slot.fair_owner, nobody, jnp.bool_(False))
@@ -73,9 +73,12 @@ def downlink_task(
     def second(
         plan: _Plan, latent: jax.Array, at_rest: jax.Array, params: Any
     ) -> tuple[Seen, _Plan]:
-        owner = assigned(plan.slot, latent, at_rest, params)
-        seen = see_assignment(plan.seen, plan.slot, owner, plan.state.observation, params)
-        return seen, plan._replace(owner=owner, latent=latent, rest=at_rest)
+        observation = plan.state.observation
+        levels = agree(plan.slot, jnp.where(at_rest, 0.0, latent), observation, params)
+        slot = coordinate(plan.slot, levels, observation, params)
+        owner = assigned(slot, latent, at_rest, params)
+        seen = see_assignment(plan.seen, slot, owner, observation, params)
+        return seen, plan._replace(slot=slot, owner=owner, latent=latent, rest=at_rest)
 
     def step(
         key: jax.Array,
@@ -112,6 +115,7 @@ def downlink_task(
             state, slot, owner = carry
             state, end = play(state, slot, owner, slot_key)
             slot = prepare(state.observation, state.mean, params)
+            slot = coordinate(slot, plan.slot.levels, state.observation, params)
             owner = assigned(slot, plan.latent, plan.rest, params)
             return (state, slot, owner), end
 
@@ -129,7 +133,7 @@ def downlink_task(
                 lambda leaf: leaf[-1], (finals, final_means, terminations, truncations)
             )
             reward, told = jnp.mean(rewards), jax.tree.map(jnp.mean, told)
-        seen = see(prepare(final, final_mean, params), final, params)
+        seen = see(find(final, final_mean, params, kind), final, params)
         return state, Turn(reward_scale * reward, terminated, truncated, seen, told)
 
     return TwoTurnTask(reset, first, second, step)

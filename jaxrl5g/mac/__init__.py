@@ -8,6 +8,7 @@ from jaxrl5g.mac.eesm_split import eesm_split
 from jaxrl5g.mac.equal_quotas import equal_quotas
 from jaxrl5g.mac.fair_power import fair_power
 from jaxrl5g.mac.mcs_power import McsPower, mcs_aware_power, mcs_knapsack_power
+from jaxrl5g.mac.muting import held_on_off, muting_levels
 from jaxrl5g.mac.power import equal_power
 from jaxrl5g.mac.power_rules import POWER_RULES, Assignment, knapsack_power
 from jaxrl5g.mac.quota_resolver import resolve_quotas
@@ -47,10 +48,12 @@ __all__ = [
     "equal_quotas",
     "fair_power",
     "fractional_reuse",
+    "held_on_off",
     "knapsack_power",
     "max_rate",
     "mcs_aware_power",
     "mcs_knapsack_power",
+    "muting_levels",
     "on_off",
     "owner_gains",
     "per_prb",

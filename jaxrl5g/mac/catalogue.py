@@ -7,6 +7,7 @@ from collections.abc import Callable
 from jaxrl5g.mac.coordination import on_off, wmmse
 from jaxrl5g.mac.dual_optimum import dual_optimum
 from jaxrl5g.mac.equal_quotas import equal_quotas
+from jaxrl5g.mac.muting import held_on_off
 from jaxrl5g.mac.reuse import fractional_reuse, reuse_three
 from jaxrl5g.mac.schedulers import (
     alpha_fair,
@@ -28,6 +29,7 @@ SCHEDULERS: dict[str, Callable[..., Scheduler]] = {
     "reuse3": reuse_three,
     "fractional_reuse": fractional_reuse,
     "on_off": on_off,
+    "held_on_off": held_on_off,
     "wmmse": wmmse,
 }
 """Short names used on the command line and in results."""

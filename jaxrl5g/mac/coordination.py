@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl5g.mac.muting import MAX_PATTERN_CELLS, cross_snr
 from jaxrl5g.mac.numerics import bisect
 from jaxrl5g.mac.power import budget_left, reference_power
 from jaxrl5g.mac.retransmission import reserve_retransmissions
@@ -18,19 +19,9 @@ from jaxrl5g.mac.schedulers import (
     initial_average,
     price,
 )
-from jaxrl5g.mac.types import Allocation, Observation, Scheduler
+from jaxrl5g.mac.types import Allocation, Scheduler
 
-_MAX_PATTERN_CELLS = 6
 _HALVINGS = 30
-
-
-def _cross_snr(observation: Observation) -> jax.Array:
-    if observation.cross_snr is None:
-        raise ValueError(
-            'a centralised scheduler needs an environment with csi="centralised", whose '
-            "observation holds cross_snr."
-        )
-    return observation.cross_snr
 
 
 def _diagonal(values: jax.Array) -> jax.Array:
@@ -76,12 +67,12 @@ def on_off(window: Number = 100) -> Scheduler:
     def apply(key, observation, mean, params):
         del key
         config = params.config
-        if config.num_cells > _MAX_PATTERN_CELLS:
+        if config.num_cells > MAX_PATTERN_CELLS:
             raise ValueError(
-                f"on_off tries every pattern of cells: at most {_MAX_PATTERN_CELLS}, "
+                f"on_off tries every pattern of cells: at most {MAX_PATTERN_CELLS}, "
                 f"got {config.num_cells}."
             )
-        cross = _cross_snr(observation)
+        cross = cross_snr(observation)
         mean = average(mean, observation.acked_bits, window)
         weights = 1.0 / price(mean, 1.0)
         reservation = reserve_retransmissions(observation, config)
@@ -178,7 +169,7 @@ def wmmse(window: Number = 100, iterations: int = 20, rounds: int = 2) -> Schedu
     def apply(key, observation, mean, params):
         del key
         config = params.config
-        cross = _cross_snr(observation)
+        cross = cross_snr(observation)
         mean = average(mean, observation.acked_bits, window)
         weights = 1.0 / price(mean, 1.0)
         reservation = reserve_retransmissions(observation, config)

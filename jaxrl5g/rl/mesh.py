@@ -91,7 +91,7 @@ def make_chunk(
 
         if seeds_at_once is None:
             return jax.vmap(one)((state, hyper))
-        return jax.lax.map(one, (state, hyper), batch_size=seeds_at_once)
+        return _map_in_batches(one, (state, hyper), seeds_at_once)
 
     specs = jax.tree.map(lambda sharding: sharding.spec, learner_sharding(mesh))
     return jax.jit(
@@ -103,3 +103,20 @@ def make_chunk(
             check_vma=False,
         )
     )
+
+
+def _map_in_batches(one: Callable[[Any], Any], stacked: Any, size: int) -> Any:
+    """`jax.lax.map` with a batch size, for leaves without elements too, which it cannot reshape."""
+    count = jax.tree.leaves(stacked)[0].shape[0]
+    size = min(size, count)
+    whole = count // size * size
+
+    def part(leaf: Array) -> Array:
+        return leaf[:whole].reshape(whole // size, size, *leaf.shape[1:])
+
+    done = jax.lax.map(jax.vmap(one), jax.tree.map(part, stacked))
+    done = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), done)
+    if whole == count:
+        return done
+    rest = jax.vmap(one)(jax.tree.map(lambda leaf: leaf[whole:], stacked))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), done, rest)

@@ -367,7 +367,7 @@ def test_samples_are_drawn_around_the_mode():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"parametrisation": "shares"}, "one of residual, paper, got 'shares'"),
+        ({"parametrisation": "shares"}, "one of residual, paper, coordinated, got 'shares'"),
         ({"decision_period": 0}, "decision_period must be .* at least 1, got 0"),
         ({"decision_period": 2.5}, "decision_period must be .* got 2.5"),
         ({"window": 0.5}, "window must be at least 1 slot, got 0.5"),

@@ -6,18 +6,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from experiments import downlink
 from experiments.cli import main
+from experiments.comparison_report import Bound
 from experiments.downlink_config import VARIANTS, Decisions, Downlink, Training
-from experiments.downlink_training import Variant, curriculum, hypers
+from experiments.downlink_training import Variant, at_rest, curriculum, hypers
 from experiments.schedulers import parse_scheduler
 from experiments.sweeps import Group, expand
 from jaxrl5g import make
 from jaxrl5g.evaluation import evaluate
+from jaxrl5g.mac import held_on_off
 
 ROOT = Path(__file__).parents[2]
 DROPS, SEEDS = 3, 2
@@ -108,6 +113,40 @@ def test_what_a_variant_leaves_out_neither_learns_nor_acts():
     assert joint.train_first and joint.train_second and joint.leash > 0
     ((_, _, only),) = curriculum(config, Variant("residual", "power_only"))
     assert only.rest_first and not only.train_first and only.train_second
+
+
+def test_ten_per_cent_is_asked_of_the_best_rule():
+    users = np.random.default_rng(0).uniform(1e5, 1e6, (4, 3, 2))
+
+    def policy(gain, learned=False):
+        metrics: Any = SimpleNamespace(user_throughput=gain * users)
+        return downlink.Policy([metrics], learned)
+
+    policies = {
+        "pf + equal": policy(1.0),
+        "on-off (centralised CSI)": policy(1.5),
+        "held on-off (centralised CSI)": policy(1.6),
+        "coordinated full": policy(1.7, learned=True),
+    }
+    nothing = Bound(np.zeros(0), np.zeros(0))
+    known, every = downlink._cells_claims(Downlink(), downlink.Tested(policies, (), nothing))
+    assert known.value is not None and every.value is not None
+    np.testing.assert_allclose(known.value, 100 * (1.7 / 1.5 - 1), rtol=1e-6)
+    np.testing.assert_allclose(every.value, 100 * (1.7 / 1.6 - 1), rtol=1e-6)
+    assert known.held and not every.held
+    assert "against on-off" in known.statement and "held on-off" in every.statement
+
+
+def test_cells_that_decide_together_see_all_gains_and_start_at_held_on_off():
+    variant = Variant("coordinated", "full")
+    config = dataclasses.replace(Downlink(), parametrisations=("coordinated",))
+    options = {"num_cells": 2, "num_users": 2, "max_steps_in_episode": 120}
+    env, params = make("TinyDownlink-v0", **options, **variant.sees)
+    rest = evaluate(env, params, at_rest(config, variant), jax.random.key(0), 2)
+    own = held_on_off(config.decisions.window, config.decisions.period)
+    same = evaluate(env, params, own, jax.random.key(0), 2)
+    np.testing.assert_array_equal(rest.cell_throughput, same.cell_throughput)
+    assert (rest.cell_throughput > 0).all() and not Variant("paper", "full").sees
 
 
 def test_a_sweep_stacks_seeds_under_every_point():
