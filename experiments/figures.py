@@ -137,6 +137,19 @@ def new_figure(title: str, size: tuple[float, float] = (6.4, 4.4)) -> tuple[Figu
     return figure, axes
 
 
+def new_panels(
+    count: int, title: str, size: tuple[float, float] = (5.6, 4.4)
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels side by side, of `size` in inches each, in the house style."""
+    figure = Figure(figsize=(size[0] * count, size[1]), layout="constrained")
+    panels = list(figure.subplots(1, count, squeeze=False)[0])
+    figure.suptitle(title, fontsize=11)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, lw=0.6)
+    return figure, panels
+
+
 def _style(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "ls": _LINES[index % len(_LINES)]}
 

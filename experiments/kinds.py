@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from experiments.sweeps import Group
 
 EXPERIMENTS: dict[str, str] = {
+    "cpl": "experiments.cpl",
     "downlink": "experiments.downlink",
     "randomized-prefs": "experiments.randomized_prefs",
 }

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments import randomized_prefs_figures as figures
 from experiments.claims import Claim, Report, Section
@@ -18,6 +16,7 @@ from experiments.randomized_prefs_config import RandomizedPrefs
 from experiments.randomized_prefs_runs import PROBLEMS, Lanes, Measured, Part, plan
 from experiments.record import to_json, write_text
 from experiments.run_folder import RunFolder
+from experiments.seed_lanes import part_progress
 from experiments.sweeps import Group
 
 
@@ -26,14 +25,7 @@ def run(group: Group, folder: RunFolder) -> Report:
     config: RandomizedPrefs = group.config
     plans = {problem: plan(config, problem) for problem in config.problems}
     found: dict[str, dict[Part, Measured]] = {}
-    console = Console() if Console().is_terminal else Console(width=110)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with part_progress() as progress:
         task = progress.add_task("", total=sum(map(len, plans.values())))
         for problem, parts in plans.items():
             lanes = Lanes(config, problem, folder.path / "parts" / problem)

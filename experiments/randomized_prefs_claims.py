@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from experiments.claims import Claim, Section
+from experiments.interval_claims import interval_claim, interval_text
 from experiments.randomized_prefs_config import RandomizedPrefs
 from experiments.randomized_prefs_runs import GREEDY, PBTS, PR_LSVI, PROBLEMS, Measured, Part
 from jaxrl5g.evaluation.statistics import Interval, bootstrap_interval, mean, paired_bootstrap
@@ -82,11 +83,11 @@ def table(config: RandomizedPrefs, problem: str, found: Found) -> Section:
         if part.query == "active" and part.eps is not None:
             grown = steps(_active(found, part.learner))
             before = "".join(
-                _text(gain, "+.1f") for (_, to), gain in grown.items() if to == part.eps
+                interval_text(gain, "+.1f") for (_, to), gain in grown.items() if to == part.eps
             )
             rival = found.get(part._replace(query="random"))
             if rival is not None and measured.queries.any():
-                against = _text(more(measured.total, rival.total), "+.1f")
+                against = interval_text(more(measured.total, rival.total), "+.1f")
         tail = max(measured.regret.shape[1] // 10, 1)
         span = tail * config.episodes / config.points
         late = (measured.total - measured.regret[:, -1 - tail]) / span
@@ -95,15 +96,17 @@ def table(config: RandomizedPrefs, problem: str, found: Found) -> Section:
             (
                 part.learner + (", random queries" if part.query == "random" else ""),
                 "" if part.eps is None else f"{part.eps:g}",
-                _text(bootstrap_interval(measured.queries), ".1f"),
+                interval_text(bootstrap_interval(measured.queries), ".1f"),
                 f"{measured.queries.max():.0f}",
                 f"{measured.bound.mean():.3g}" if bounded else "",
-                _text(bootstrap_interval(measured.total), ".1f"),
-                _text(bend(measured), ".2f"),
-                _text(bootstrap_interval(late), ".3f"),
+                interval_text(bootstrap_interval(measured.total), ".1f"),
+                interval_text(bend(measured), ".2f"),
+                interval_text(bootstrap_interval(late), ".3f"),
                 before,
                 against,
-                "" if part.learner == GREEDY else _text(more(measured.total, greedy.total), "+.1f"),
+                ""
+                if part.learner == GREEDY
+                else interval_text(more(measured.total, greedy.total), "+.1f"),
             )
         )
     return Section(_title(problem), _caption(config, problem), columns, rows)
@@ -156,7 +159,7 @@ def _within_bound(config: RandomizedPrefs, name: str, found: Found) -> Claim:
 
 
 def _sublinear(config: RandomizedPrefs, label: str, always: Measured) -> Claim:
-    return _claim(
+    return interval_claim(
         f"{label}: sub-linear regret",
         "R(T) / R(T/2) at threshold 0",
         f"below {_SUBLINEAR:g} with the whole interval",
@@ -181,7 +184,7 @@ def _monotone(
         )
         gain, reason = grown[least], ""
     return [
-        _claim(
+        interval_claim(
             f"{label}: regret grows with the threshold, ends",
             f"regret at threshold {last:g} against threshold {first:g}",
             _ABOVE,
@@ -190,7 +193,7 @@ def _monotone(
             _seeds(config),
             "%",
         ),
-        _claim(
+        interval_claim(
             f"{label}: regret grows with the threshold, every step",
             statement,
             "each step above 0 with its whole interval",
@@ -205,7 +208,7 @@ def _monotone(
 
 def _below_greedy(config: RandomizedPrefs, label: str, always: Measured, found: Found) -> Claim:
     gain = more(always.total, found[Part(GREEDY, "always", None)].total)
-    return _claim(
+    return interval_claim(
         f"{label}: below {GREEDY}",
         "regret at threshold 0 against no randomisation, both asking about all that differs",
         _BELOW,
@@ -221,7 +224,7 @@ def _active_below_random(config: RandomizedPrefs, label: str, learner: str, foun
     active = found[Part(learner, "active", eps)]
     at_random = found.get(Part(learner, "random", eps))  # not there where nothing is asked
     gain = more(active.total, (at_random or active).total)
-    return _claim(
+    return interval_claim(
         f"{label}: active queries beat random ones",
         f"regret at threshold {eps:g} against as many queries at random in each run",
         _BELOW,
@@ -241,7 +244,7 @@ def _queries(config: RandomizedPrefs, label: str, by_threshold: Mapping[float, M
         ratio = paired_bootstrap(many, few, _log_mean)
         gain = Interval(*(value / np.log(asking[1] / asking[0]) for value in ratio))
         reason = ""
-    return _claim(
+    return interval_claim(
         f"{label}: queries grow no faster than 1 / threshold squared",
         "the exponent between the two smallest thresholds above 0"
         + (f", {asking[0]:g} and {asking[1]:g}" if not reason else ""),
@@ -258,37 +261,5 @@ def _log_mean(samples: np.ndarray) -> np.ndarray:
         return np.log(mean(samples))
 
 
-def _claim(
-    name: str,
-    statement: str,
-    target: str,
-    found: Interval,
-    held: bool,
-    sample: str,
-    unit: str = "",
-    reason: str = "",
-) -> Claim:
-    if not reason and not np.isfinite(found.value):
-        reason = "nothing to divide by: a mean is 0"
-    known = not reason and bool(np.isfinite(found[1:]).all())
-    return Claim(
-        name,
-        statement,
-        target,
-        None if reason else found.value,
-        None if reason else held,
-        (found.low, found.high) if known else None,
-        unit,
-        sample,
-        reason,
-    )
-
-
 def _seeds(config: RandomizedPrefs) -> str:
     return f"{config.seeds} seeds"
-
-
-def _text(found: Interval, form: str) -> str:
-    if not np.isfinite(found).all():
-        return "-"
-    return f"{found.value:{form}} ({found.low:{form}}, {found.high:{form}})"

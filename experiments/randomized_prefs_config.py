@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
-from experiments.names import UsageError
+from experiments.option_rules import require, require_counts, require_least, require_positive
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Tables:
     """Steps of an episode."""
 
     def __post_init__(self):
-        _counts(self, "num_states", "num_actions", "horizon")
+        require_counts(self, "num_states", "num_actions", "horizon")
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class LowRank:
     """Features of a step."""
 
     def __post_init__(self):
-        _counts(self, "num_states", "num_actions", "horizon", "rank")
-        _require(
+        require_counts(self, "num_states", "num_actions", "horizon", "rank")
+        require(
             self.rank < self.num_states,
             f"rank must be below num_states = {self.num_states}",
             self.rank,
@@ -67,10 +67,10 @@ class RandomisedLSVI:
     """Most reward of one step that the truncation assumes."""
 
     def __post_init__(self):
-        _numbers(self, 0, "sigma_P", "alpha_L", "r_max")
+        require_least(self, 0, "sigma_P", "alpha_L", "r_max")
         # without spread in the reward nothing is ever asked
-        _positive(self, "sigma_r", "ridge", "mle_ridge")
-        _require(
+        require_positive(self, "sigma_r", "ridge", "mle_ridge")
+        require(
             self.alpha_U >= self.alpha_L,
             f"alpha_U must be at least alpha_L = {self.alpha_L:g}",
             self.alpha_U,
@@ -87,7 +87,7 @@ class PosteriorSampling:
     """Concentration of the transitions' Dirichlet prior."""
 
     def __post_init__(self):
-        _positive(self, "prior_scale", "prior_count")
+        require_positive(self, "prior_scale", "prior_count")
 
 
 @dataclass(frozen=True)
@@ -120,52 +120,29 @@ class RandomizedPrefs:
     posterior: PosteriorSampling = field(default_factory=PosteriorSampling)
 
     def __post_init__(self):
-        _require(bool(self.problems), "problems must name one", self.problems)
+        require(bool(self.problems), "problems must name one", self.problems)
         for name in ("problems", "posterior_sampling"):
             names = getattr(self, name)
-            _require(len(set(names)) == len(names), f"{name} must differ", names)
-        _require(self.seeds >= 2, "seeds must be at least 2, for intervals", self.seeds)
-        _counts(self, "refit_every", "points")
-        _require(self.points % 2 == 0, "points must be even", self.points)
+            require(len(set(names)) == len(names), f"{name} must differ", names)
+        require(self.seeds >= 2, "seeds must be at least 2, for intervals", self.seeds)
+        require_counts(self, "refit_every", "points")
+        require(self.points % 2 == 0, "points must be even", self.points)
         for name in ("refit_every", "points"):
             size = getattr(self, name)
-            _require(
+            require(
                 self.episodes > 0 and self.episodes % size == 0,
                 f"episodes must be a positive multiple of {name} = {size}",
                 self.episodes,
             )
         eps = self.thresholds
-        _require(
+        require(
             len(eps) >= 2 and eps[0] == 0 and all(a < b < math.inf for a, b in pairwise(eps)),
             "thresholds must be at least two finite numbers that rise from 0",
             eps,
         )
-        _require(
+        require(
             self.compared in eps[1:],
             "compared must be one of the thresholds above 0",
             self.compared,
         )
-        _require(0 < self.scale <= 100, "scale must be above 0 and at most 100", self.scale)
-
-
-def _counts(section: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        _require(value >= 1, f"{name} must be at least 1", value)
-
-
-def _positive(section: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        _require(0 < value < math.inf, f"{name} must be positive and finite", value)
-
-
-def _numbers(section: Any, least: float, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        _require(least <= value < math.inf, f"{name} must be finite, at least {least:g}", value)
-
-
-def _require(holds: bool, rule: str, got: object) -> None:
-    if not holds:
-        raise UsageError(f"{rule}; got {got}.")
+        require(0 < self.scale <= 100, "scale must be above 0 and at most 100", self.scale)

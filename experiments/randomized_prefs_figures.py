@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from experiments.claims import Section
-from experiments.figures import COLOURS, MARKERS, error_bars, new_figure, save
+from experiments.figures import COLOURS, MARKERS, error_bars, new_figure, new_panels, save
 from experiments.randomized_prefs_config import RandomizedPrefs
 from experiments.randomized_prefs_runs import (
     DPS,
@@ -58,7 +57,7 @@ def section(config: RandomizedPrefs, problem: str, found: Found, folder: Path) -
 
 def _regret(path: Path, config: RandomizedPrefs, found: Found, title: str) -> None:
     learners = _learners(found)
-    figure, panels = _panels(len(learners), title)
+    figure, panels = new_panels(len(learners), title)
     for axes, learner in zip(panels, learners, strict=True):
         for eps, colour in _ramp(config).items():
             curve = found[Part(learner, "active", eps)].regret
@@ -99,7 +98,7 @@ def _trade_off(path: Path, config: RandomizedPrefs, found: Found, title: str) ->
 
 def _queries(path: Path, config: RandomizedPrefs, found: Found, title: str) -> None:
     learners = _learners(found)
-    figure, panels = _panels(len(learners), title)
+    figure, panels = new_panels(len(learners), title)
     for axes, learner in zip(panels, learners, strict=True):
         for eps, colour in _ramp(config).items():
             curve = found[Part(learner, "active", eps)].asked
@@ -149,16 +148,6 @@ def _ramp(config: RandomizedPrefs) -> dict[float, Any]:
     """A colour per threshold, from dark to light."""
     shades = colormaps["viridis"](np.linspace(0, 0.9, len(config.thresholds)))
     return dict(zip(config.thresholds, shades, strict=True))
-
-
-def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(5.6 * count, 4.4), layout="constrained")
-    panels = list(figure.subplots(1, count, squeeze=False)[0])
-    figure.suptitle(title, fontsize=11)
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, lw=0.6)
-    return figure, panels
 
 
 def _curve(

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from experiments.randomized_prefs_config import RandomizedPrefs
 from experiments.record import write_json
+from experiments.seed_lanes import over_seeds, seed_mesh
 from prefs.algorithms import dueling_posterior_sampling, pbts, pr_lsvi
 from prefs.algorithms.links import Logistic
 from prefs.mdps import EpisodicMDP, linear_mdp, random_episodic
@@ -117,9 +118,7 @@ class Lanes:
         sizes = dataclasses.asdict(getattr(config, problem))
         draw = {"random": random_episodic, "low_rank": linear_mdp}[problem]
         self._mdps: EpisodicMDP = jax.jit(jax.vmap(partial(draw, **sizes)))(to_problem)
-        devices = jax.devices()
-        split = max(n for n in range(1, len(devices) + 1) if config.seeds % n == 0)
-        self._mesh = Mesh(np.array(devices[:split]), ("seeds",))
+        self._mesh = seed_mesh(config.seeds)
 
     def kept(self, part: Part, budget: np.ndarray | None = None) -> Measured:
         """Return what a part did, from its file where an earlier run left one.
@@ -187,7 +186,7 @@ def _run(
     points: int,
     mesh: Mesh,
 ) -> tuple[jax.Array, ...]:
-    """Fields of `Measured`, seeds split over the devices, which need not wait for one another."""
+    """Fields of `Measured`."""
 
     def device(settings, judge, mdps, keys, budgets):
         def one(mdp, key, budget):
@@ -199,7 +198,4 @@ def _run(
 
         return jax.vmap(one)(mdps, keys, budgets)
 
-    seeds = jax.P("seeds")
-    specs = (jax.P(), jax.P(), seeds, seeds, seeds)
-    mapped = jax.shard_map(device, mesh=mesh, in_specs=specs, out_specs=seeds, check_vma=False)
-    return mapped(settings, judge, mdps, keys, budgets)
+    return over_seeds(device, mesh, shared=2)(settings, judge, mdps, keys, budgets)
