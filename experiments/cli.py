@@ -83,6 +83,11 @@ _BENCHMARKS = {
         "BenchmarkTrain",
         "environment slots per second while the controller learns, and where they go",
     ),
+    "prefs": _Command(
+        "experiments.benchmark_prefs",
+        "BenchmarkPrefs",
+        "complete runs of learners from preferences per second, beside PyTorch and NumPy",
+    ),
 }
 
 

@@ -63,11 +63,16 @@ def table_totals(shape: tuple[int, int], segments: Segments, weights: jax.Array)
 def _look_up(entries: jax.Array, index: jax.Array, powers: jax.Array | None) -> jax.Array:
     """[N], sum_t powers[t] entries[index[n, t]].
 
-    Looked up step by step, the sum runs over whole rows. The gradient adds segment by segment, each
-    step to a row of its own: a pair met again and again would make every addition wait.
+    Looked up step by step, the sum runs over whole rows. The gradient adds step by step: neighbours
+    are then of different segments, where a pair met again and again would make every addition wait,
+    and the slopes are read as they are, instead of being copied out for every step.
     """
-    steps = entries[index.T]
+    steps = _entries(entries, index.T)
     return jnp.sum(steps if powers is None else steps * powers[:, None], 0)
+
+
+def _entries(entries: jax.Array, index: jax.Array) -> jax.Array:
+    return entries.at[index].get(mode="clip", wrap_negative_indices=False)
 
 
 def _look_up_forward(entries, index, powers):
@@ -76,13 +81,12 @@ def _look_up_forward(entries, index, powers):
 
 def _look_up_backward(saved, slope):
     entries, index, powers = saved
-    length, size = index.shape[1], entries.size
-    each = jnp.broadcast_to(slope[:, None], index.shape).reshape(-1)
-    place = (index + size * jnp.arange(length)).reshape(-1)
-    rows = jnp.zeros(length * size, entries.dtype).at[place].add(each).reshape(length, size)
+    total = jnp.zeros_like(entries)
+    for step in range(index.shape[1]):
+        total = total.at[index[:, step]].add(slope if powers is None else powers[step] * slope)
     if powers is None:
-        return jnp.sum(rows, 0), None, None
-    return jnp.sum(powers[:, None] * rows, 0), None, jnp.sum(rows * entries, 1)
+        return total, None, None
+    return total, None, jnp.sum(slope * _entries(entries, index.T), 1)
 
 
 _look_up.defvjp(_look_up_forward, _look_up_backward)

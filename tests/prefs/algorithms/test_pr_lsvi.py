@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import pr_lsvi_numpy
 from prefs.algorithms import pr_lsvi
 from prefs.algorithms.dueling_loop import Duel
 from prefs.algorithms.episodes import Trajectory
@@ -137,22 +138,17 @@ def test_value_iteration_is_that_of_the_definition():
         jnp.asarray(theta.reshape(-1), jnp.float32),
     )
     features = np.asarray(mdp.features, float)
-    value, regimes = np.zeros(states), set()
-    for h in reversed(range(horizon)):
-        phi = features[h, seen_s[..., h], seen_a[..., h]].reshape(-1, rank)
-        gram = ridge * np.eye(rank) + phi.T @ phi
-        fitted = np.linalg.solve(gram, phi.T @ value[seen_s[..., h + 1].reshape(-1)])
-        q = np.zeros((states, actions))
-        for s in range(states):
-            for a in range(actions):
-                f = features[h, s, a]
-                u, mean = np.sqrt(f @ np.linalg.solve(gram, f)), f @ fitted
-                most = (horizon - 1 - h) * r_max
-                rho = 1 if u <= low else 0 if u > high else (high - u) / (high - low)
-                regimes.add(np.sign(rho) + (rho == 1))
-                q[s, a] = f @ theta[h] + rho * mean + (1 - rho) * most
-        np.testing.assert_array_equal(got[0, h], q.argmax(1))
-        value = q.max(1)
+    visited = features[np.arange(horizon), seen_s[..., :-1], seen_a].reshape(-1, horizon, rank)
+    gram = ridge * np.eye(rank) + np.einsum("ihd,ihe->hde", visited, visited)
+    reached = np.eye(states)[seen_s[..., 1:]].reshape(-1, horizon, states)
+    followed = np.einsum("ihd,ihs->hds", visited, reached)
+    roots = np.linalg.cholesky(np.linalg.inv(gram))
+    still = np.zeros((horizon, rank))
+    expected = pr_lsvi_numpy.plan(features, theta, roots, followed, still, config)
+    np.testing.assert_array_equal(got[0], expected)
+    inverse = np.linalg.inv(gram)
+    widths = np.sqrt(np.einsum("hsad,hde,hsae->hsa", features, inverse, features))
+    regimes = set(np.digitize(widths, [low, high]).ravel().tolist())
     assert regimes == {0, 1, 2}  # every regime was met
     np.testing.assert_array_equal(got[1], 1)  # the comparator is the previous policy
 
