@@ -138,11 +138,14 @@ def trained(paths: str) -> list[Part]:
     Raises:
         UsageError: a folder holds no controller.
     """
-    loaded = {path: parse_scheduler(CONTROLLER + path) for path in split_list(paths)}
-    return [
-        Part(f"controller-{number}-reported", "reported", Always(scheduler), ((),), (path,))
-        for number, (path, scheduler) in enumerate(loaded.items())
-    ]
+    from jaxrl5g.agents import load_config  # the toolbox is slow to import
+
+    parts = []
+    for number, path in enumerate(split_list(paths)):
+        scheduler = parse_scheduler(CONTROLLER + path)
+        csi = load_config(path).csi
+        parts.append(Part(f"controller-{number}-{csi}", csi, Always(scheduler), ((),), (path,)))
+    return parts
 
 
 def policy_name(alpha: float, power: str) -> str:

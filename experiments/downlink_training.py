@@ -17,6 +17,7 @@ from experiments.settings import to_plain
 from experiments.sweeps import Group
 from jaxrl5g import mac
 from jaxrl5g.agents import ControllerConfig, controller, downlink_task, save_controller
+from jaxrl5g.agents.decisions import Parametrisation
 from jaxrl5g.env import peak_cell_rate
 from jaxrl5g.evaluation import Metrics, evaluate, evaluate_stack
 from jaxrl5g.rl import Hyper, LearnerState, MappoConfig, Phase, PhaseSettings, run_phases
@@ -49,7 +50,7 @@ class Variant:
         name: one of `VARIANTS`.
     """
 
-    parametrisation: str
+    parametrisation: Parametrisation
     name: str
 
     @property
@@ -65,7 +66,8 @@ class Variant:
     @property
     def sees(self) -> dict[str, str]:
         """What its environments are made with beyond the scenario: the CSI that it needs."""
-        return {"csi": "centralised"} if self.parametrisation == "coordinated" else {}
+        csi = ControllerConfig(self.parametrisation).csi
+        return {} if csi == "reported" else {"csi": csi}
 
     @property
     def rest_first(self) -> bool:
@@ -81,7 +83,7 @@ class Variant:
 def controller_config(config: Downlink, variant: Variant) -> ControllerConfig:
     """Return what the agents of a variant decide."""
     return ControllerConfig(
-        parametrisation=variant.parametrisation,  # pyright: ignore[reportArgumentType]
+        parametrisation=variant.parametrisation,
         decision_period=config.decisions.period,
         window=config.decisions.window,
     )

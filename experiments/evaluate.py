@@ -45,8 +45,9 @@ class Evaluate:
     """Folder for the results; runs/evaluate-ENV where not given."""
     fidelity: Literal["nr", "sionna", "shannon"] = "nr"
     """Link model: repaired tables with HARQ, what Sionna SYS does, or capacity."""
-    csi: Literal["reported", "perfect"] = "reported"
-    """What schedulers know of the channel: quantised late reports, or everything."""
+    csi: Literal["reported", "perfect", "centralised"] = "reported"
+    """What schedulers know of the channel: quantised late reports, everything, or everything and
+    what other cells send, which rules of several cells need."""
     split: str | None = None
     """Tracks of a ray-traced environment to draw from; the held-out ones where not given."""
     seed: int = 0

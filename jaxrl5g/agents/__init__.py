@@ -4,7 +4,7 @@ from jaxrl5g.agents.controller import ControllerConfig, Memory, controller, deci
 from jaxrl5g.agents.decisions import PARAMETRISATIONS
 from jaxrl5g.agents.features import CELL_FEATURES, POWER_FEATURES, PRB_FEATURES
 from jaxrl5g.agents.marl_view import DownlinkTurns
-from jaxrl5g.agents.saved import load_controller, save_controller
+from jaxrl5g.agents.saved import load_config, load_controller, save_controller
 from jaxrl5g.agents.task import downlink_task
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "controller",
     "deciding",
     "downlink_task",
+    "load_config",
     "load_controller",
     "save_controller",
 ]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxrl5g.agents.decisions import (
     PARAMETRISATIONS,
+    Parametrisation,
     agree,
     allot,
     assign,
@@ -38,7 +39,7 @@ class ControllerConfig:
       window: slots of the controller's own average of acknowledged bits, at least 1.
     """
 
-    parametrisation: Literal["residual", "paper", "coordinated"] = "residual"
+    parametrisation: Parametrisation = "residual"
     decision_period: int = 10
     window: float = 100.0
 
@@ -54,6 +55,11 @@ class ControllerConfig:
                 f"got {self.decision_period!r}."
             )
         check_window(self.window)
+
+    @property
+    def csi(self) -> Literal["reported", "centralised"]:
+        """What its environments have to tell it of the channel."""
+        return "centralised" if self.parametrisation == "coordinated" else "reported"
 
 
 class Memory(NamedTuple):

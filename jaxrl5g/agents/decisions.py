@@ -8,7 +8,7 @@ PRBs of parallel proportional fair with MCS-aware knapsack power, and do nothing
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from jaxrl5g.mac.quota_resolver import resolve_quotas
 from jaxrl5g.mac.rates import per_prb
 from jaxrl5g.mac.share_power import share_power
 
-PARAMETRISATIONS = ("residual", "paper", "coordinated")
+Parametrisation = Literal["residual", "paper", "coordinated"]
+PARAMETRISATIONS: tuple[str, ...] = get_args(Parametrisation)
 
 _LARGEST_TILT = 3.0
 

@@ -58,10 +58,7 @@ def load_controller(path: str | Path, *, sample: bool = False) -> Scheduler:
     Raises:
       CheckpointError: no complete checkpoint there, or not one of a controller.
     """
-    metadata, actors = read_checkpoint(path)
-    if metadata.get("kind") != _KIND:
-        raise CheckpointError(f"{path} is a checkpoint, but not of a controller")
-    saved = metadata["config"]
+    saved, actors = _read(path)
     return controller(
         actors,
         ControllerConfig(**saved["controller"]),
@@ -70,3 +67,19 @@ def load_controller(path: str | Path, *, sample: bool = False) -> Scheduler:
         rest_first=saved["rest_first"],
         rest_second=saved["rest_second"],
     )
+
+
+def load_config(path: str | Path) -> ControllerConfig:
+    """What a saved controller decides, and how often.
+
+    Raises:
+      CheckpointError: as `load_controller`.
+    """
+    return ControllerConfig(**_read(path)[0]["controller"])
+
+
+def _read(path: str | Path) -> tuple[dict[str, Any], Any]:
+    metadata, actors = read_checkpoint(path)
+    if metadata.get("kind") != _KIND:
+        raise CheckpointError(f"{path} is a checkpoint, but not of a controller")
+    return metadata["config"], actors

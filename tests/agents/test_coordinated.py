@@ -21,6 +21,7 @@ from jaxrl5g.agents import (
     controller,
     deciding,
     downlink_task,
+    load_config,
     load_controller,
     save_controller,
 )
@@ -307,6 +308,7 @@ def test_saved_and_loaded_it_decides_the_same(tmp_path):
     save_controller(tmp_path / "kept", parameters, CONFIG, NETWORKS)
     rng = np.random.default_rng(0)
     observation, mean = observed(rng), means(rng)
+    assert load_config(tmp_path / "kept") == CONFIG and CONFIG.csi == "centralised"
     loaded = load_controller(tmp_path / "kept")
     memory = loaded.init(PARAMS)._replace(mean=mean)
     apply = jax.jit(loaded.apply, compiler_options=QUICK)
