@@ -104,7 +104,7 @@ def lively():
     return jax.device_get(episodes(actors(3), KEYS, PARAMS))
 
 
-def test_at_rest_it_is_held_on_off_power_bit_for_bit(known):
+def test_at_rest_it_is_held_on_off_power(known):
     mine = jax.device_get(episodes(actors(None), KEYS, PARAMS))
     theirs = (*known[:3], known[3][:2])
     for one, other in zip(
@@ -112,7 +112,9 @@ def test_at_rest_it_is_held_on_off_power_bit_for_bit(known):
         jax.tree.leaves(theirs),
         strict=True,
     ):
-        np.testing.assert_array_equal(one, other)
+        # decisions and feedback to the bit; reports in dB round as either program is compiled
+        loose = {"rtol": 1e-5, "atol": 1e-4} if one.dtype == np.float32 else {"rtol": 0, "atol": 0}
+        np.testing.assert_allclose(one, other, **loose)
     observation, _, sent, memory = mine
     assert not memory.first_latent.any() and not memory.second_latent.any()
     # with absent users, retransmissions, and patterns that are neither all on nor one alone
