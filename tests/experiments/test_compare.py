@@ -71,7 +71,7 @@ def test_a_second_run_resumes_and_agrees(run_folder):
 def test_the_field_grows_with_the_cells():
     one, three = field(1, WINDOWS), field(3, WINDOWS)
     names = [part.slug for part in three]
-    assert len(set(names)) == len(names) and len(three) == len(one) + 4
+    assert len(set(names)) == len(names) and len(three) == len(one) + 5
     assert {part.csi for part in three} == {"reported", "perfect", "centralised"}
     for part in three:
         assert len(part.settings) == len(part.names)
