@@ -41,11 +41,27 @@ def isotropic(dimension: int, ridge: Number, dtype: DTypeLike = float) -> Gaussi
 
 
 def from_precision(precision: jax.Array) -> GaussianRoot:
-    """Root of a symmetric positive definite V [d, d]; NaN for any other."""
-    lower = jnp.linalg.cholesky(precision)
-    eye = jnp.eye(precision.shape[-1], dtype=precision.dtype)
-    root = jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True, transpose_a=True)
-    return GaussianRoot(root, 2 * jnp.sum(jnp.log(jnp.diagonal(lower))))
+    """Root L^-T of a symmetric positive definite V [d, d] = L L^T; NaN for any other.
+
+    Column by column, in plain XLA: on a CPU, batched LAPACK calls of JAX 0.10 wait for threads of
+    the very pool that they block, and programs of several devices stand still for ever.
+    """
+    dimension, dtype = precision.shape[-1], precision.dtype
+    eye = jnp.eye(dimension, dtype=dtype)
+    rows = jnp.arange(dimension)
+
+    def column(j, carry):
+        lower, inverse, log_det = carry
+        known = lower[j]  # of row j, left of the diagonal
+        rest = precision[:, j] - jnp.matmul(lower, known, precision="highest")
+        pivot = jnp.sqrt(rest[j])
+        row = (eye[j] - jnp.matmul(known, inverse, precision="highest")) / pivot
+        lower = lower.at[:, j].set(jnp.where(rows >= j, rest / pivot, 0))
+        return lower, inverse.at[j].set(row), log_det + 2 * jnp.log(pivot)
+
+    first = jnp.zeros_like(precision), jnp.zeros_like(precision), jnp.zeros((), dtype)
+    _, inverse, log_det = jax.lax.fori_loop(0, dimension, column, first)
+    return GaussianRoot(inverse.T, log_det)
 
 
 def absorb(gaussian: GaussianRoot, x: jax.Array, weight: Number = 1.0) -> GaussianRoot:

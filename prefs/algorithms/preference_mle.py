@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from prefs.algorithms.comparisons import Comparisons, fold
+from prefs.algorithms.gaussian_root import from_precision
 from prefs.algorithms.links import Link, Number
 
 MAX_STEP = 0.5  # norm of a Newton step: without a limit, decided links overshoot from afar
@@ -67,7 +68,8 @@ def fit_preferences(
 
     def newton(theta):
         gradient, precision, least = moments(theta)
-        step = jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(precision), True), gradient)
+        root = from_precision(precision).root
+        step = root @ (gradient @ root)
         size = jnp.linalg.norm(step)
         return step * jnp.minimum(1, MAX_STEP / jnp.maximum(size, MAX_STEP)), precision, least
 
