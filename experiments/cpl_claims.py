@@ -22,10 +22,9 @@ from experiments.cpl_runs import (
     Measured,
     Part,
 )
-from experiments.interval_claims import interval_claim
+from experiments.interval_claims import ABOVE, BELOW, interval_claim
 from jaxrl5g.evaluation.statistics import Interval, bootstrap_interval, paired_bootstrap
 
-ABOVE, BELOW = "above 0 with the whole interval", "below 0 with the whole interval"
 NEAR_OPTIMAL = 0.98  # return that plain CPL should reach with the most pairs
 GRACEFUL = 0.8  # share of its return that CPL should keep with the fewest mistakes
 

@@ -19,6 +19,7 @@ from experiments.comparison_report import Bound
 from experiments.downlink_config import Downlink
 from experiments.downlink_training import TRACED, Variant, maker, train
 from experiments.environments import held_out_split, open_environment
+from experiments.interval_claims import ABOVE
 from experiments.kept import kept_bound, kept_metrics
 from experiments.kinds import Experiment
 from experiments.run_folder import RunFolder
@@ -275,7 +276,7 @@ def _above(
     return Claim(
         f"{name} > {other}",
         f"more {what}, paired by drop",
-        "above 0 with the whole interval",
+        ABOVE,
         value if measured else None,
         interval[0] > 0 if measured else None,
         _known(interval),
@@ -356,7 +357,7 @@ def _honest_claims(config: Downlink, found: Tested, parametrisation: str) -> lis
         Claim(
             f"{full}: cell throughput at matched Jain",
             "above the alpha-fair frontier's upper hull, knapsack power included",
-            "above 0 with the whole interval",
+            ABOVE,
             value if measured else None,
             interval[0] > 0 if measured else None,
             _known(interval),

@@ -7,6 +7,9 @@ import numpy as np
 from experiments.claims import Claim
 from jaxrl5g.evaluation.statistics import Interval
 
+ABOVE, BELOW = "above 0 with the whole interval", "below 0 with the whole interval"
+"""Targets of differences."""
+
 
 def interval_claim(
     name: str,

@@ -8,13 +8,12 @@ from itertools import pairwise
 import numpy as np
 
 from experiments.claims import Claim, Section
-from experiments.interval_claims import interval_claim, interval_text
+from experiments.interval_claims import ABOVE, BELOW, interval_claim, interval_text
 from experiments.randomized_prefs_config import RandomizedPrefs
 from experiments.randomized_prefs_runs import GREEDY, PBTS, PR_LSVI, PROBLEMS, Measured, Part
 from jaxrl5g.evaluation.statistics import Interval, bootstrap_interval, mean, paired_bootstrap
 
 _SUBLINEAR = 1.95  # R(T) / R(T/2) below which regret counts as bending; 2 is linear
-_ABOVE, _BELOW = "above 0 with the whole interval", "below 0 with the whole interval"
 
 Found = Mapping[Part, Measured]
 
@@ -187,7 +186,7 @@ def _monotone(
         interval_claim(
             f"{label}: regret grows with the threshold, ends",
             f"regret at threshold {last:g} against threshold {first:g}",
-            _ABOVE,
+            ABOVE,
             ends,
             ends.low > 0,
             _seeds(config),
@@ -211,7 +210,7 @@ def _below_greedy(config: RandomizedPrefs, label: str, always: Measured, found: 
     return interval_claim(
         f"{label}: below {GREEDY}",
         "regret at threshold 0 against no randomisation, both asking about all that differs",
-        _BELOW,
+        BELOW,
         gain,
         gain.high < 0,
         _seeds(config),
@@ -227,7 +226,7 @@ def _active_below_random(config: RandomizedPrefs, label: str, learner: str, foun
     return interval_claim(
         f"{label}: active queries beat random ones",
         f"regret at threshold {eps:g} against as many queries at random in each run",
-        _BELOW,
+        BELOW,
         gain,
         gain.high < 0,
         _seeds(config),

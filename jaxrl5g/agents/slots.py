@@ -51,9 +51,7 @@ def prepare(observation: Observation, mean: jax.Array, params: Any) -> Slot:
     rates = predicted_rates(observation, params)
     cost = price(mean, 1.0)
     chosen = largest_metric(rates / cost[..., None], reservation.eligible, config)
-    fair_owner = jnp.where(reservation.owner < 0, chosen, -1)
-    counts = jnp.sum(grant_matrix(fair_owner, config.num_users), axis=-1, dtype=jnp.int32)
-    return Slot(mean, 1.0 / cost, rates, reservation, fair_owner, counts)
+    return Slot(mean, 1.0 / cost, rates, reservation, *_fair(chosen, reservation, params))
 
 
 def coordinate(slot: Slot, levels: jax.Array | None, observation: Observation, params: Any) -> Slot:
@@ -70,6 +68,11 @@ def coordinate(slot: Slot, levels: jax.Array | None, observation: Observation, p
         return slot
     rates = rates_at(levels, observation, params)
     owner = serve(slot.prices[..., None] * rates, levels, slot.reservation, params)
-    fair_owner = jnp.where(slot.reservation.owner < 0, owner, -1)
-    counts = jnp.sum(grant_matrix(fair_owner, params.config.num_users), axis=-1, dtype=jnp.int32)
+    fair_owner, counts = _fair(owner, slot.reservation, params)
     return slot._replace(rates=rates, fair_owner=fair_owner, counts=counts, levels=levels)
+
+
+def _fair(chosen: jax.Array, reservation: Reservation, params: Any) -> tuple[jax.Array, jax.Array]:
+    """Owners of free PRBs, -1 on the others, and how many each user has."""
+    owner = jnp.where(reservation.owner < 0, chosen, -1)
+    return owner, jnp.sum(grant_matrix(owner, params.config.num_users), axis=-1, dtype=jnp.int32)

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl5g.mac.muting import MAX_PATTERN_CELLS, cross_snr
+from jaxrl5g.mac.muting import MAX_PATTERN_CELLS, cross_snr, spend
 from jaxrl5g.mac.numerics import bisect
-from jaxrl5g.mac.power import budget_left, reference_power
 from jaxrl5g.mac.retransmission import reserve_retransmissions
 from jaxrl5g.mac.schedulers import (
     Number,
@@ -29,14 +28,10 @@ def _diagonal(values: jax.Array) -> jax.Array:
     return jnp.stack([values[c, ..., c, :] for c in range(values.shape[0])])
 
 
-def _finish(reservation, owner: jax.Array, power: jax.Array, params) -> Allocation:
-    """Retransmissions keep their PRBs at the reference power; the cell stays within budget."""
+def _finish(reservation, owner: jax.Array, levels: jax.Array, params) -> Allocation:
+    """Retransmissions keep their PRBs; the cell stays within budget (`spend`)."""
     held = reservation.owner >= 0
-    owner = jnp.where(held, reservation.owner, owner)
-    reserved, left = budget_left(held, params)
-    power = jnp.where(held | (owner < 0), 0.0, power)
-    scale = jnp.minimum(1.0, left / jnp.maximum(jnp.sum(power, axis=-1), 1e-30))
-    return Allocation(owner, reserved + power * scale[:, None])
+    return spend(jnp.where(held, reservation.owner, owner), levels, held, params)
 
 
 def _values(
@@ -91,8 +86,7 @@ def on_off(window: Number = 100) -> Scheduler:
         owners, totals = jax.vmap(try_pattern)(jnp.asarray(patterns))
         best = jnp.argmax(totals, axis=0)
         owner = jnp.take_along_axis(owners, best[None, None, :], axis=0)[0].astype(jnp.int32)
-        power = jnp.full(owner.shape, reference_power(params))
-        return _finish(reservation, owner, power, params), mean
+        return _finish(reservation, owner, jnp.ones(owner.shape), params), mean
 
     return Scheduler(initial_average, apply)
 
@@ -193,6 +187,6 @@ def wmmse(window: Number = 100, iterations: int = 20, rounds: int = 2) -> Schedu
             )
             levels = jnp.where(held, 1.0, share)
         owner = jnp.where(levels > 1e-6, owner, -1).astype(jnp.int32)
-        return _finish(reservation, owner, levels * reference_power(params), params), mean
+        return _finish(reservation, owner, levels, params), mean
 
     return Scheduler(initial_average, apply)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from prefs.algorithms.offline_data import DataConfig, discounted_tables
-from prefs.feedback.segments import rollout_segments
+from prefs.feedback.segments import PreferenceData, rollout_segments
 from prefs.mdps.environment import Problem
 from prefs.mdps.solvers import hard_optimal, value
 from prefs.mdps.tables import TabularMDP
@@ -27,6 +27,14 @@ def table_returns(mdp: TabularMDP, policy: jax.Array) -> dict[str, jax.Array]:
     flat = gap <= 16 * jnp.finfo(gap.dtype).eps * jnp.abs(base)
     shares = [jnp.where(flat, 1.0, (v - base) / jnp.where(flat, 1.0, gap)) for v in values]
     return {"return": shares[0], "greedy_return": shares[1]}
+
+
+def closing_metrics(
+    metrics: dict[str, jax.Array], sound: jax.Array | bool, data: PreferenceData
+) -> dict[str, jax.Array]:
+    """The metrics of a run, NaN where its settings are not sound, and `pairs` [] that counted."""
+    told = {name: jnp.where(sound, value, jnp.nan) for name, value in metrics.items()}
+    return {**told, "pairs": jnp.sum(data.pairs.mask, dtype=jnp.int32)}
 
 
 def policy_returns(

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
-from prefs.algorithms.evaluation import policy_returns
+from prefs.algorithms.evaluation import closing_metrics, policy_returns
 from prefs.algorithms.imitation import imitation_loss
 from prefs.algorithms.links import Number
 from prefs.algorithms.offline_data import (
@@ -169,8 +168,7 @@ def make_policy_train(
                 of_look, config, problem, table, lambda seen: policy.mode(params, seen)
             ),
         }
-        metrics = {name: jnp.where(sound, value, jnp.nan) for name, value in metrics.items()}
-        metrics["pairs"] = jnp.sum(data.pairs.mask, dtype=jnp.int32)
+        metrics = closing_metrics(metrics, sound, data)
         return Result(params, params if table is None else table, metrics)
 
     return train

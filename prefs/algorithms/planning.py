@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from prefs.algorithms.evaluation import table_returns
+from prefs.algorithms.evaluation import closing_metrics, table_returns
 from prefs.algorithms.links import Number
 from prefs.algorithms.offline_data import (
     check_data_config,
@@ -102,8 +102,7 @@ def make_planner_train(
             believed = believed.replace(transition=transition)
         policy = plan(believed)
         metrics = {**fit.metrics, **table_returns(mdp, policy)}
-        metrics = {name: jnp.where(sound, value, jnp.nan) for name, value in metrics.items()}
-        metrics["pairs"] = jnp.sum(data.pairs.mask, dtype=jnp.int32)
+        metrics = closing_metrics(metrics, sound, data)
         return Result(fit.params, policy, metrics)
 
     return train

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from prefs.algorithms.evaluation import policy_returns
+from prefs.algorithms.evaluation import closing_metrics, policy_returns
 from prefs.algorithms.links import Number
 from prefs.algorithms.offline_data import (
     check_data_config,
@@ -152,8 +152,7 @@ def make_train(
                 of_look, config, problem, table, lambda seen: policy.mode(params.policy, seen)
             ),
         }
-        metrics = {name: jnp.where(sound, value, jnp.nan) for name, value in metrics.items()}
-        metrics["pairs"] = jnp.sum(data.pairs.mask, dtype=jnp.int32)
+        metrics = closing_metrics(metrics, sound, data)
         return Result(params.policy, params.policy if table is None else table, metrics)
 
     return train

@@ -74,12 +74,7 @@ OPTIONS = [
 FEW_LEARNERS = {"OTHERS": (), "DENSE": (PLAIN, CPL), "RANKERS": ()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Runs this small take a moment however they are compiled; compiling well takes longer."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")
