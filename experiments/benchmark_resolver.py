@@ -1,13 +1,14 @@
 """`benchmark resolver`: exact quota assignments per second, beside other solvers and a floor.
 
-As a module it measures one `Setting` given as JSON and prints the outcome as JSON, so that a
-setting can have a process, and therefore virtual devices, of its own.
+As a module it measures one `Setting` given as JSON and prints the outcome as JSON, so that
+threads can have a process that dispatches as they need it.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -41,7 +41,7 @@ class BenchmarkResolver:
 
     Weights r / T of drops in the ray-traced munich training tracks, slot after slot, and quotas
     that drift about proportional fair's counts; from nothing (cold) and from the last slot's
-    dual (warm), one instance at a time and batched, on one device and on two virtual ones. Beside
+    dual (warm), one instance at a time and batched, from one thread and from one per core. Beside
     it SciPy's and optax's assignment solvers, greedy and Sinkhorn. Leave the machine otherwise
     idle.
 
@@ -57,8 +57,8 @@ class BenchmarkResolver:
     """Users x PRBs, comma-separated."""
     batches: str = "1,1024"
     """Instances side by side, comma-separated; 1 is one instance after the other."""
-    devices: int = 2
-    """On a CPU, also split the largest batch over this many virtual devices; 1 = never."""
+    threads: int = 2
+    """On a CPU, also split the largest batch over this many Python threads; 1 = never."""
     repeats: int = 5
     """Timed runs per setting, of which the median counts."""
     rivals: int = 16
@@ -71,19 +71,22 @@ class BenchmarkResolver:
 
 @dataclass(frozen=True)
 class Setting:
-    """What to time: `slots` consecutive slots of `batch` drops, batch 1 without a batch axis."""
+    """What to time: `slots` consecutive slots of `batch` drops, batch 1 without a batch axis.
+
+    Each of the threads solves its share of the batch in a program of its own.
+    """
 
     users: int = 16
     prbs: int = 51
     batch: int = 1
-    devices: int = 1
+    threads: int = 1
     repeats: int = 5
     reported: bool = False
 
     @property
     def slots(self) -> int:
         """Slots of a run."""
-        return int(np.clip(1024 // self.batch, 4, 128))
+        return int(np.clip(8192 // self.batch, 16, 128))
 
 
 def drop_slots(
@@ -156,73 +159,82 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
 
     Returns:
         For both the setting with `solves_per_s` (median), `spread` (slowest and fastest),
-        `us_per_solve`, `cpu_us_per_solve` (processor time, all devices together; on a machine
-        that does other work the better measure of one device), `trace_s`, `compile_s`, `solved`
+        `us_per_solve`, `cpu_us_per_solve` (processor time, all threads together; on a machine
+        that does other work the better measure of one core), `trace_s`, `compile_s`, `solved`
         and, of these, `gaps_above_0` and `not_met`.
 
     Raises:
-        ValueError: the batch does not divide over the devices.
+        ValueError: the batch does not divide over the threads.
     """
-    if setting.batch % setting.devices:
-        raise ValueError(f"batch {setting.batch} does not divide over {setting.devices} devices.")
+    if setting.batch % setting.threads:
+        raise ValueError(f"batch {setting.batch} does not divide over {setting.threads} threads.")
     quotas, weights = drop_slots(
         setting.users, setting.prbs, setting.batch, setting.slots, setting.reported
     )
     if setting.batch == 1:
         quotas, weights = quotas[:, 0], weights[:, 0]
-    dual = jnp.zeros(quotas.shape[1:], jnp.float32)
+    share = setting.batch // setting.threads
+    parts = [slice(first, first + share) for first in range(0, setting.batch, share)]
+    arrays = [
+        (quotas[:, part], weights[:, part], jnp.zeros(quotas[0, part].shape, jnp.float32))
+        if setting.batch > 1
+        else (quotas, weights, jnp.zeros(quotas.shape[1:], jnp.float32))
+        for part in parts
+    ]
     rows = []
     for warm in (False, True):
 
         def run(quotas: jax.Array, weights: jax.Array, dual: jax.Array, warm: bool = warm):
             return resolve_slots(warm, quotas, weights, dual)
 
-        if setting.devices > 1:
-            mesh = Mesh(np.array(jax.devices()[: setting.devices]), ("batch",))
-            by_slot, once = PartitionSpec(None, "batch"), PartitionSpec("batch")
-            specs = (by_slot, by_slot, once)
-            run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=by_slot, check_vma=False)
-        arrays = (quotas, weights, dual)
         began = time.perf_counter()
-        lowered = jax.jit(run).lower(*arrays)
+        lowered = jax.jit(run).lower(*arrays[0])
         lowered_at = time.perf_counter()
         compiled = lowered.compile()
         compiled_at = time.perf_counter()
-        _, duals, gap = jax.block_until_ready(compiled(*arrays))
+
+        def solve(arguments: tuple[jax.Array, ...], compiled: Any = compiled) -> Any:
+            return jax.block_until_ready(compiled(*arguments))
+
         seconds, processor = [], []
-        for _ in range(setting.repeats):
-            tick, cpu_tick = time.perf_counter(), time.process_time()
-            jax.block_until_ready(compiled(*arrays))
-            seconds.append(time.perf_counter() - tick)
-            processor.append(time.process_time() - cpu_tick)
-        dual = duals[0]  # where a warm run of the same slots starts
-        solved = setting.batch * setting.slots
+        with ThreadPoolExecutor(setting.threads) as pool:
+            solved = list(pool.map(solve, arrays))
+            for _ in range(setting.repeats):
+                tick, cpu_tick = time.perf_counter(), time.process_time()
+                list(pool.map(solve, arrays))
+                seconds.append(time.perf_counter() - tick)
+                processor.append(time.process_time() - cpu_tick)
+        gap = np.concatenate([gap.reshape(-1) for _, _, gap in solved])
+        # where a warm run of the same slots starts
+        arrays = [(*old[:2], duals[0]) for old, (_, duals, _) in zip(arrays, solved, strict=True)]
+        solves = setting.batch * setting.slots
         rows.append(
             {
                 **asdict(setting),
                 "start": "warm" if warm else "cold",
                 "slots": setting.slots,
-                "solves_per_s": solved / float(np.median(seconds)),
-                "spread": [solved / max(seconds), solved / min(seconds)],
-                "us_per_solve": 1e6 * float(np.median(seconds)) / solved,
-                "cpu_us_per_solve": 1e6 * float(np.median(processor)) / solved,
+                "solves_per_s": solves / float(np.median(seconds)),
+                "spread": [solves / max(seconds), solves / min(seconds)],
+                "us_per_solve": 1e6 * float(np.median(seconds)) / solves,
+                "cpu_us_per_solve": 1e6 * float(np.median(processor)) / solves,
                 "trace_s": lowered_at - began,
                 "compile_s": compiled_at - lowered_at,
-                "solved": solved,
-                "gaps_above_0": int(jnp.sum(gap > 0)),
-                "not_met": int(jnp.sum(gap < 0)),
+                "solved": solves,
+                "gaps_above_0": int(np.sum(gap > 0)),
+                "not_met": int(np.sum(gap < 0)),
             }
         )
     return rows
 
 
 def measure_apart(setting: Setting) -> list[dict[str, Any]]:
-    """Measure in a process of its own, with as many virtual CPU devices as asked for.
+    """Measure in a process of its own, in which each thread runs what it calls.
 
     Raises:
         RuntimeError: the process failed; its last line of output is the message.
     """
-    return run_apart(__name__, setting, setting.devices)
+    # asynchronous calls from threads cost a fifth (docs/quota-resolver.md)
+    return run_apart(__name__, setting, variables={"JAX_CPU_ENABLE_ASYNC_DISPATCH": "0"})
 
 
 def measure_rivals(
@@ -298,14 +310,14 @@ def settings(
     batches: tuple[int, ...],
     on_cpu: bool,
 ) -> list[Setting]:
-    """What to time: every size and batch; on a CPU the largest batch over devices too."""
+    """What to time: every size and batch; on a CPU the largest batch over threads too."""
     found = []
     for users, prbs in sizes:
         base = Setting(users, prbs, repeats=options.repeats, reported=options.reported)
         found += [replace(base, batch=batch) for batch in batches]
-        largest, devices = max(batches), options.devices
-        if on_cpu and devices > 1 and largest > 1 and largest % devices == 0:
-            found.append(replace(base, batch=largest, devices=devices))
+        largest, threads = max(batches), options.threads
+        if on_cpu and threads > 1 and largest > 1 and largest % threads == 0:
+            found.append(replace(base, batch=largest, threads=threads))
     return found
 
 
@@ -334,7 +346,7 @@ def run(options: BenchmarkResolver, argv: list[str]) -> dict[str, Any]:
     Raises:
         UsageError: an option is malformed or out of range.
     """
-    for name, least in (("devices", 1), ("repeats", 1), ("rivals", 0)):
+    for name, least in (("threads", 1), ("repeats", 1), ("rivals", 0)):
         if getattr(options, name) < least:
             raise UsageError(f"--{name} must be at least {least}, got {getattr(options, name)}.")
     sizes, batches = parse_sizes(options.sizes), integers("--batches", options.batches)
@@ -350,7 +362,7 @@ def run(options: BenchmarkResolver, argv: list[str]) -> dict[str, Any]:
         rate = integer_rate()
         for setting in settings(options, sizes, batches, jax.default_backend() == "cpu"):
             progress.update(task, description=str(setting))
-            rows += measure_apart(setting) if setting.devices > 1 else measure(setting)
+            rows += measure_apart(setting) if setting.threads > 1 else measure(setting)
         for users, prbs in sizes if options.rivals else []:
             progress.update(task, description=f"other solvers, {users} x {prbs}")
             rivals += measure_rivals(users, prbs, options.rivals, options.reported)
@@ -377,7 +389,7 @@ def _print(console: Console, results: dict[str, Any]) -> None:
     if jax.default_backend() != "cpu":
         title = f"exact assignments on {', '.join(hardware['devices'])}"
     table = Table(title=title, title_justify="left")
-    for column in ("users x PRBs", "batch", "devices", "start"):
+    for column in ("users x PRBs", "batch", "threads", "start"):
         table.add_column(column)
     for column in ("per s", "slowest to fastest", "us each", "CPU us", "of floor", "compile, s"):
         table.add_column(column, justify="right")
@@ -388,7 +400,7 @@ def _print(console: Console, results: dict[str, Any]) -> None:
         table.add_row(
             size,
             str(row["batch"]),
-            str(row["devices"]),
+            str(row["threads"]),
             row["start"],
             f"{row['solves_per_s']:,.0f}",
             f"{low:,.0f} to {high:,.0f}",

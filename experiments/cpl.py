@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from experiments.cpl_tables import answers, grid_tables, maze_table
 from experiments.kinds import Experiment
 from experiments.record import to_json, write_text
 from experiments.run_folder import RunFolder
-from experiments.seed_lanes import part_progress
+from experiments.side_by_side import Bar, Job, side_by_side
 from experiments.sweeps import Group
 
 _DIGITS = 5  # of results.json; the parts' files have all
@@ -29,23 +30,27 @@ def run(group: Group, folder: RunFolder) -> Report:
     config: Cpl = group.config
     parts = plan(config) if "grids" in config.problems else []
     names = (*REFERENCES, *LEARNERS) if "maze" in config.problems else ()
+    lanes = Lanes(config, folder.path / "parts" / "grids")
+    rolled = MazeLanes(config, folder.path / "parts" / "maze")
+    jobs: list[Job] = [
+        Job(part, f"grids: {part.learner}, {answers(part.asked)}", partial(lanes.kept, part))
+        for part in parts
+    ]
+    walks = [Job(name, f"maze: {name}", partial(rolled.kept, name)) for name in names]
+    # the first makes the maze that the others wait for; networks, which take longest, not last
+    jobs = [*walks[:1], *jobs[: len(jobs) // 2], *walks[1:], *jobs[len(jobs) // 2 :]]
     found: dict[Part, Measured] = {}
     went: dict[str, MazeMeasured] = {}
-    with part_progress() as progress:
-        task = progress.add_task("", total=len(parts) + len(names))
-        lanes = Lanes(config, folder.path / "parts" / "grids")
-        for part in parts:
-            progress.update(task, description=f"grids: {part.learner}, {answers(part.asked)}")
-            found[part] = lanes.kept(part)
+    with Bar(len(jobs)) as bar:
+        for key, measured in side_by_side(jobs, bar):
+            if isinstance(key, Part):
+                found[key] = measured
+            else:
+                went[key] = measured
+            found = {part: found[part] for part in parts if part in found}
+            went = {name: went[name] for name in names if name in went}
             _log(folder, found, went)
-            progress.advance(task)
-        rolled = MazeLanes(config, folder.path / "parts" / "maze")
-        for name in names:
-            progress.update(task, description=f"maze: {name}")
-            went[name] = rolled.kept(name)
-            _log(folder, found, went)
-            progress.advance(task)
-        progress.update(task, description="figures and intervals")
+        bar.say("figures and intervals")
         claims: list[Claim] = []
         sections: list[Section] = []
         if parts:

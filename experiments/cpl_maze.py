@@ -6,18 +6,17 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 from experiments.cpl_config import Cpl, Maze
 from experiments.cpl_runs import BC, CPL, PIQL, PLAIN, SFT
 from experiments.record import write_json
-from experiments.seed_lanes import over_seeds, seed_mesh
 from prefs import algorithms, feedback, mdps
 from prefs.algorithms import bc, cpl, preference_iql, sft
 from prefs.feedback import PreferenceData, rollout_segments
@@ -50,8 +49,8 @@ class MazeLanes:
 
     def __init__(self, config: Cpl, folder: Path):
         self._maze, self._seed, self._folder = config.maze, config.seed, folder
-        self._mesh = seed_mesh(config.maze.seeds)
         self._world: tuple[MazeReference, PreferenceData] | None = None
+        self._making = Lock()  # policies run side by side and share it
 
     def kept(self, name: str) -> MazeMeasured:
         """Return what a learner or reference does, from its file where an earlier run left one."""
@@ -66,21 +65,20 @@ class MazeLanes:
         maze = self._maze
         root = jax.random.fold_in(jax.random.key(self._seed), 1)
         of_data, of_learner, of_rollouts = jax.random.split(root, 3)
-        if self._world is None:
-            reference = mdps.solve_maze(
-                mdps.point_maze(), maze.temperature, maze.nodes, maze.actions
-            )
-            keys = jax.random.split(of_data, maze.seeds)
-            self._world = reference, _data(keys, reference, maze)
-        reference, data = self._world
+        with self._making:
+            if self._world is None:
+                reference = mdps.solve_maze(
+                    mdps.point_maze(), maze.temperature, maze.nodes, maze.actions
+                )
+                keys = jax.random.split(of_data, maze.seeds)
+                self._world = reference, _data(keys, reference, maze)
+            reference, data = self._world
         keys = jax.random.split(of_learner, maze.seeds)
         rolls = jax.random.split(of_rollouts, maze.seeds)
         make, settings = learner(maze, name)
-        shared = settings, reference
-        value, success, accuracy, paths = _run(
-            make, name, maze, self._mesh, shared, data, keys, rolls
-        )
-        return MazeMeasured(*map(np.asarray, (value, success, accuracy, paths[0])))
+        found = _run(make, name, maze, settings, reference, data, keys, rolls)
+        value, success, accuracy, paths = map(np.asarray, found)
+        return MazeMeasured(value, success, accuracy, paths[0])
 
 
 def learner(maze: Maze, name: str) -> tuple[Callable[..., Any] | None, Any]:
@@ -133,41 +131,36 @@ def _behaviour(reference: MazeReference, maze: Maze) -> Callable[..., jax.Array]
     return act
 
 
-@partial(jax.jit, static_argnames=("make", "name", "maze", "mesh"))
+@partial(jax.jit, static_argnames=("make", "name", "maze"))
 def _run(
     make: Callable[..., Any] | None,
     name: str,
     maze: Maze,
-    mesh: Mesh,
-    shared: tuple[Any, MazeReference],
+    settings: Any,
+    reference: MazeReference,
     data: PreferenceData,
     keys: jax.Array,
     rolls: jax.Array,
 ) -> tuple[jax.Array, ...]:
     """Fields of `MazeMeasured` of every seed."""
     policy = algorithms.GaussianMLP(2, 2, (maze.width, maze.width))
+    problem = mdps.Problem(mdps.PointMaze(), reference.params)
 
-    def device(shared, data, keys, rolls):
-        settings, reference = shared
-        problem = mdps.Problem(mdps.PointMaze(), reference.params)
+    def one(data, key, roll):
+        accuracy = jnp.array(jnp.nan)
+        if make is None:
+            act = {
+                UNIFORM: lambda key, seen: jax.random.uniform(key, (2,), float, -1, 1),
+                BEHAVIOUR: _behaviour(reference, maze),
+                BEST: lambda _, seen: mdps.greedy_action(reference, seen),
+            }[name]
+        else:
+            found = make(settings, problem, None, policy=policy, data=data)(key)
+            accuracy = found.metrics["accuracy"]
+            act = lambda _, seen: policy.mode(found.policy, seen)  # noqa: E731
+        went = rollout_segments(roll, problem, act, maze.episodes, maze.episode_steps)
+        place = mdps.position_of(went.next_observations, reference.params)
+        reached = jax.vmap(mdps.at_goal, (0, None))(place[:, -1], reference.params)
+        return jnp.mean(jnp.sum(went.rewards, -1)), jnp.mean(reached), accuracy, place[:SHOWN]
 
-        def one(data, key, roll):
-            accuracy = jnp.nan
-            if make is None:
-                act = {
-                    UNIFORM: lambda key, seen: jax.random.uniform(key, (2,), float, -1, 1),
-                    BEHAVIOUR: _behaviour(reference, maze),
-                    BEST: lambda _, seen: mdps.greedy_action(reference, seen),
-                }[name]
-            else:
-                found = make(settings, problem, None, policy=policy, data=data)(key)
-                accuracy = found.metrics["accuracy"]
-                act = lambda _, seen: policy.mode(found.policy, seen)  # noqa: E731
-            went = rollout_segments(roll, problem, act, maze.episodes, maze.episode_steps)
-            place = mdps.position_of(went.next_observations, reference.params)
-            reached = jax.vmap(mdps.at_goal, (0, None))(place[:, -1], reference.params)
-            return jnp.mean(jnp.sum(went.rewards, -1)), jnp.mean(reached), accuracy, place[:SHOWN]
-
-        return jax.vmap(one)(data, keys, rolls)
-
-    return over_seeds(device, mesh, shared=1)(shared, data, keys, rolls)
+    return jax.vmap(one)(data, keys, rolls)

@@ -6,17 +6,16 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from experiments.cpl_config import Cpl
 from experiments.cpl_data import Asked, World, ask, make_world
 from experiments.record import write_json
-from experiments.seed_lanes import over_seeds, seed_mesh
 from prefs import algorithms, feedback, mdps
 from prefs.algorithms import (
     bc,
@@ -128,7 +127,7 @@ class Lanes:
         self._config, self._folder = config, folder
         self._world: tuple[World, jax.Array] | None = None
         self._data: dict[Asked, PreferenceData] = {}
-        self._mesh = seed_mesh(config.seeds)
+        self._making = Lock()  # parts run side by side and share both
 
     def kept(self, part: Part) -> Measured:
         """Return what a part reached, from its file where an earlier run left one."""
@@ -139,16 +138,16 @@ class Lanes:
         return Measured(**{name: np.asarray(v, float) for name, v in kept.items()})
 
     def _measure(self, part: Part) -> Measured:
-        if self._world is None:
-            self._world = make_world(self._config)
-        world, keys = self._world
         asked = part.asked
-        if asked not in self._data:
-            room = asked.pairs if asked.dense else max(asked.pairs, self._config.ablated)
-            self._data = {asked: ask(world, asked, room)}  # only the latest is kept
+        with self._making:
+            self._world = self._world or make_world(self._config)
+            world, keys = self._world
+            if asked not in self._data:
+                room = asked.pairs if asked.dense else max(asked.pairs, self._config.ablated)
+                self._data[asked] = ask(world, asked, room)
         make, settings = learner(self._config, part.learner)
         truth = world.mdps, world.advantage, world.policy
-        found = _run(make, settings, truth, self._data[asked], keys, self._mesh)
+        found = _run(make, settings, truth, self._data[asked], keys)
         return Measured(*map(np.asarray, found))
 
 
@@ -200,30 +199,25 @@ def _top_bc(settings, problem, judge, data):
     return percent_bc.make_train(settings, problem, judge, score=score, data=data)
 
 
-@partial(jax.jit, static_argnames=("make", "mesh"))
+@partial(jax.jit, static_argnames="make")
 def _run(
     make: Callable[..., Any],
     settings: Any,
     truth: tuple[mdps.TabularMDP, jax.Array, jax.Array],
     data: PreferenceData,
     keys: jax.Array,
-    mesh: Mesh,
 ) -> tuple[jax.Array, ...]:
     """Fields of `Measured`."""
 
-    def device(settings, truth, data, keys):
-        def one(mdp, advantage, best, data, key):
-            utility = feedback.regret(advantage, mdp.discount)
-            judge = feedback.TEACHERS["oracle"](utility)  # of rankings and of what is best
-            found = make(settings, mdps.tabular_problem(mdp), judge, data=data)(key)
-            metrics = found.metrics
-            least = jnp.finfo(best.dtype).tiny
-            behind = jnp.log(best) - jnp.log(jnp.maximum(found.policy, least))
-            excess = jnp.sum(best * behind, -1)
-            returns = metrics["return"], metrics["greedy_return"]
-            return *returns, metrics["accuracy"], jnp.mean(excess)
+    def one(mdp, advantage, best, data, key):
+        utility = feedback.regret(advantage, mdp.discount)
+        judge = feedback.TEACHERS["oracle"](utility)  # of rankings and of what is best
+        found = make(settings, mdps.tabular_problem(mdp), judge, data=data)(key)
+        metrics = found.metrics
+        least = jnp.finfo(best.dtype).tiny
+        behind = jnp.log(best) - jnp.log(jnp.maximum(found.policy, least))
+        excess = jnp.sum(best * behind, -1)
+        returns = metrics["return"], metrics["greedy_return"]
+        return *returns, metrics["accuracy"], jnp.mean(excess)
 
-        grids, advantages, policies = truth
-        return jax.vmap(one)(grids, advantages, policies, data, keys)
-
-    return over_seeds(device, mesh, shared=1)(settings, truth, data, keys)
+    return jax.vmap(one)(*truth, data, keys)

@@ -4,22 +4,26 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 
-def run_apart(module: str, setting: Any, devices: int) -> Any:
+def run_apart(
+    module: str, setting: Any, devices: int = 1, variables: Mapping[str, str] | None = None
+) -> Any:
     """Run `python -m MODULE SETTING` and return the JSON it prints last.
 
     Args:
         module: takes the setting as JSON.
         setting: a dataclass.
         devices: virtual CPU devices; 1 leaves the process those of the machine.
+        variables: of its environment, besides those of this process.
 
     Raises:
         RuntimeError: the process failed; its last line of output is the message.
     """
-    environment = dict(os.environ)
+    environment = {**os.environ, **(variables or {})}
     if devices > 1:
         flag = f"--xla_force_host_platform_device_count={devices}"
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}".strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from experiments.randomized_prefs_config import RandomizedPrefs
 from experiments.randomized_prefs_runs import PROBLEMS, Lanes, Measured, Part, plan
 from experiments.record import to_json, write_text
 from experiments.run_folder import RunFolder
-from experiments.seed_lanes import part_progress
+from experiments.side_by_side import Bar, Job, side_by_side
 from experiments.sweeps import Group
 
 
@@ -24,22 +25,27 @@ def run(group: Group, folder: RunFolder) -> Report:
     """Measure every part, each kept in a file of its own, and say what holds."""
     config: RandomizedPrefs = group.config
     plans = {problem: plan(config, problem) for problem in config.problems}
-    found: dict[str, dict[Part, Measured]] = {}
-    with part_progress() as progress:
-        task = progress.add_task("", total=sum(map(len, plans.values())))
-        for problem, parts in plans.items():
-            lanes = Lanes(config, problem, folder.path / "parts" / problem)
-            measured = found[problem] = {}
-            for part in parts:
-                progress.update(task, description=f"{PROBLEMS[problem]}: {part.label}")
-                budget = None
-                if part.query == "random":
-                    budget = measured[part._replace(query="active")].queries
-                if budget is None or budget.any():  # without queries it is the active run again
-                    measured[part] = lanes.kept(part, budget)
-                    _log(config, folder, found)
-                progress.advance(task)
-        progress.update(task, description="figures and intervals")
+    lanes = {name: Lanes(config, name, folder.path / "parts" / name) for name in plans}
+    found: dict[str, dict[Part, Measured]] = {problem: {} for problem in plans}
+    with Bar(sum(map(len, plans.values()))) as bar:
+        for last in (False, True):  # random queries, as many as the active run made
+            jobs = []
+            for problem, parts in plans.items():
+                for part in (part for part in parts if last == (part.query == "random")):
+                    budget = None
+                    if last:
+                        budget = found[problem][part._replace(query="active")].queries
+                        if not budget.any():  # it is the active run again
+                            bar.advance()
+                            continue
+                    label = f"{PROBLEMS[problem]}: {part.label}"
+                    measure = partial(lanes[problem].kept, part, budget)
+                    jobs.append(Job((problem, part), label, measure))
+            for (problem, part), measured in side_by_side(jobs, bar):
+                known = {**found[problem], part: measured}
+                found[problem] = {part: known[part] for part in plans[problem] if part in known}
+                _log(config, folder, found)
+        bar.say("figures and intervals")
         claims: list[Claim] = []
         sections: list[Section] = []
         for problem, measured in found.items():

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from experiments.randomized_prefs_config import RandomizedPrefs
 from experiments.record import write_json
-from experiments.seed_lanes import over_seeds, seed_mesh
 from prefs.algorithms import dueling_posterior_sampling, pbts, pr_lsvi
 from prefs.algorithms.links import Logistic
 from prefs.mdps import EpisodicMDP, linear_mdp, random_episodic
@@ -118,7 +116,6 @@ class Lanes:
         sizes = dataclasses.asdict(getattr(config, problem))
         draw = {"random": random_episodic, "low_rank": linear_mdp}[problem]
         self._mdps: EpisodicMDP = jax.jit(jax.vmap(partial(draw, **sizes)))(to_problem)
-        self._mesh = seed_mesh(config.seeds)
 
     def kept(self, part: Part, budget: np.ndarray | None = None) -> Measured:
         """Return what a part did, from its file where an earlier run left one.
@@ -145,7 +142,6 @@ class Lanes:
             self._keys,
             jnp.asarray(budgets, float),
             config.points,
-            self._mesh,
         )
         return Measured(*map(np.asarray, found))
 
@@ -175,7 +171,7 @@ class Lanes:
         return pr_lsvi.greedy(practical) if part.learner == GREEDY else practical
 
 
-@partial(jax.jit, static_argnames=("make", "points", "mesh"))
+@partial(jax.jit, static_argnames=("make", "points"))
 def _run(
     make: Callable[..., Any],
     settings: Any,
@@ -184,18 +180,14 @@ def _run(
     keys: jax.Array,
     budgets: jax.Array,
     points: int,
-    mesh: Mesh,
 ) -> tuple[jax.Array, ...]:
     """Fields of `Measured`."""
 
-    def device(settings, judge, mdps, keys, budgets):
-        def one(mdp, key, budget):
-            metrics = make(settings.replace(budget=budget), mdp, judge)(key).metrics
-            every = settings.episodes // points
-            asked = jnp.cumsum(metrics["queried"], dtype=jnp.int32)
-            curves = (x[every - 1 :: every] for x in (metrics["regret"], asked))
-            return *curves, metrics["query_bound"], metrics["bound_held"]
+    def one(mdp, key, budget):
+        metrics = make(settings.replace(budget=budget), mdp, judge)(key).metrics
+        every = settings.episodes // points
+        asked = jnp.cumsum(metrics["queried"], dtype=jnp.int32)
+        curves = (x[every - 1 :: every] for x in (metrics["regret"], asked))
+        return *curves, metrics["query_bound"], metrics["bound_held"]
 
-        return jax.vmap(one)(mdps, keys, budgets)
-
-    return over_seeds(device, mesh, shared=2)(settings, judge, mdps, keys, budgets)
+    return jax.vmap(one)(mdps, keys, budgets)

@@ -54,9 +54,9 @@ def test_exact_rivals_reach_the_optimum_and_the_others_do_not_pass_it():
 
 
 def test_settings_split_the_largest_batch_on_a_cpu_only():
-    options = BenchmarkResolver(devices=2)
+    options = BenchmarkResolver(threads=2)
     on_cpu = benchmark.settings(options, [(4, 13)], (1, 64), on_cpu=True)
-    assert [(s.batch, s.devices) for s in on_cpu] == [(1, 1), (64, 1), (64, 2)]
+    assert [(s.batch, s.threads) for s in on_cpu] == [(1, 1), (64, 1), (64, 2)]
     assert len(benchmark.settings(options, [(4, 13)], (1, 64), on_cpu=False)) == 2
 
 
@@ -75,13 +75,13 @@ def test_malformed_sizes_are_named(sizes):
 
 
 def test_a_batch_that_does_not_divide_is_named():
-    with pytest.raises(ValueError, match="batch 3 does not divide over 2 devices"):
-        benchmark.measure(Setting(2, 4, batch=3, devices=2))
+    with pytest.raises(ValueError, match="batch 3 does not divide over 2 threads"):
+        benchmark.measure(Setting(2, 4, batch=3, threads=2))
 
 
 def test_the_benchmark_writes_its_file(tmp_path: Path):
     options = BenchmarkResolver(
-        out=tmp_path / "resolver.json", sizes="2x4", batches="2", devices=1, rivals=0, quick=True
+        out=tmp_path / "resolver.json", sizes="2x4", batches="2", threads=1, rivals=0, quick=True
     )
     results = benchmark.run(options, ["benchmark", "resolver"])
     written = json.loads(options.out.read_text())
