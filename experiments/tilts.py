@@ -43,7 +43,7 @@ class Tilts:
     """Leave PRBs to proportional fair and tilt power alone."""
     env: str = "MunichDownlink-v0"
     """Environment id."""
-    split: str = "validation"
+    split: str = "train"
     """Tracks, "none" for an analytic channel; the held-out split is refused."""
     drops: int = 16
     """Episodes for each tilt."""

@@ -9,12 +9,15 @@ import tempfile
 import jax
 import pytest
 
-# XLA's older code generator compiles the tests in little more than half of the time. JAX 0.11 has
-# it no longer; continuous integration also runs some files with the one that users get.
+# Most of a test's time is compiling, so it is done quickly: few optimisations, and XLA's older code
+# generator where JAX (< 0.11) has it, a third of the time together. Modules that run longer for it
+# are marked `well_compiled`; continuous integration also runs some files as users compile.
+_QUICK = os.environ.get("JAXRL5G_TEST_COMPILER") != "default"
 _OLDER = "--xla_cpu_use_fusion_emitters=false"
-if jax.__version_info__ < (0, 11) and os.environ.get("JAXRL5G_TEST_COMPILER") != "default":
+if _QUICK:  # workers and children inherit both
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     _flags = os.environ.get("XLA_FLAGS", "")
-    if _OLDER not in _flags:  # workers inherit it
+    if jax.__version_info__ < (0, 11) and _OLDER not in _flags:
         os.environ["XLA_FLAGS"] = f"{_flags} {_OLDER}".strip()
 jax.config.update("jax_enable_x64", False)
 # Equal programs, of several tests or workers, are compiled once a run. The cache is the run's own:
@@ -26,6 +29,13 @@ if "JAXRL5G_TEST_CACHE" not in os.environ:
 jax.config.update("jax_compilation_cache_dir", os.environ["JAXRL5G_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compilation(request: pytest.FixtureRequest) -> None:
+    well = not _QUICK or request.node.get_closest_marker("well_compiled") is not None
+    jax.config.update("jax_disable_most_optimizations", not well)
+
 
 # Modules whose absence is a reason to skip, by marker.
 _NEEDS = {"rt": ("sionna.rt",), "sionna": ("sionna.rt", "sionna.sys", "torch")}

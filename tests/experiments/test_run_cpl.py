@@ -74,9 +74,6 @@ OPTIONS = [
 FEW_LEARNERS = {"OTHERS": (), "DENSE": (PLAIN, CPL), "RANKERS": ()}
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A run of all that claims are about, but for the maze, whose networks take long to compile."""

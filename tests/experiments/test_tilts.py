@@ -5,6 +5,8 @@ import json
 import pytest
 
 from experiments.cli import main
+from experiments.environments import held_out_split
+from experiments.tilts import Tilts
 from jaxrl5g.agents import POWER_FEATURES
 
 TINY = ["tilts", "--env", "TinyDownlink-v0", "--split", "none", "--drops", "2", "--slots", "120"]
@@ -21,6 +23,10 @@ def test_power_tilts_are_measured_against_rest(tmp_path):
     assert cell["csi_mean", 1e-9] == 0.0
     assert cell["csi_mean", 1.0] != 0.0
     assert (out / "tilts.png").stat().st_size > 1000
+
+
+def test_the_defaults_look_at_no_held_out_tracks():
+    assert Tilts().split not in (held_out_split(Tilts().env), "none")
 
 
 @pytest.mark.parametrize(
