@@ -17,7 +17,7 @@ from gymnax.environments import environment, spaces
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from prefs.mdps.tables import EpisodicMDP, TabularMDP, check_tables
+from prefs.mdps.tables import EpisodicMDP, TabularMDP, check_concrete
 
 
 class Problem(struct.PyTreeNode):
@@ -158,8 +158,7 @@ def tables(problem: Problem) -> TabularMDP | EpisodicMDP:
 def _check(mdp: Any, kind: type) -> None:
     if not isinstance(mdp, kind):
         raise ValueError(f"expected a {kind.__name__}, got {type(mdp).__name__}.")
-    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(mdp)):
-        check_tables(mdp)
+    check_concrete(mdp)
 
 
 def _draw(key: jax.Array, probabilities: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 TOLERANCE = 1e-5  # by which a distribution may miss 1: what float32 sums of a few hundred terms do
@@ -72,8 +73,14 @@ class EpisodicMDP(struct.PyTreeNode):
 def tabular_mdp(
     transition: ArrayLike, reward: ArrayLike, initial: ArrayLike, discount: ArrayLike
 ) -> TabularMDP:
-    """`TabularMDP` of arrays in JAX's default float; shapes and ranges as there, unchecked."""
-    return TabularMDP(*(jnp.asarray(x, float) for x in (transition, reward, initial, discount)))
+    """`TabularMDP` of arrays in JAX's default float; shapes and ranges as there.
+
+    Raises:
+      ValueError: unsound tables (`check_tables`; not checked under a transformation).
+    """
+    mdp = TabularMDP(*(jnp.asarray(x, float) for x in (transition, reward, initial, discount)))
+    check_concrete(mdp)
+    return mdp
 
 
 def episodic_mdp(
@@ -82,8 +89,14 @@ def episodic_mdp(
     initial: ArrayLike,
     features: ArrayLike | None = None,
 ) -> EpisodicMDP:
-    """`EpisodicMDP` of arrays in JAX's default float; features are one-hot where none are given."""
+    """`EpisodicMDP` of arrays in JAX's default float; features are one-hot where none are given.
+
+    Raises:
+      ValueError: unsound tables (`check_tables`; not checked under a transformation).
+    """
     transition = jnp.asarray(transition, float)
+    if transition.ndim != 4:
+        raise ValueError(f"transition must have shape [H, S, A, S], got {transition.shape}.")
     if features is None:
         horizon, num_states, num_actions, _ = transition.shape
         features = jnp.broadcast_to(
@@ -91,7 +104,9 @@ def episodic_mdp(
             (horizon, num_states, num_actions, num_states * num_actions),
         )
     rest = (jnp.asarray(x, float) for x in (reward, initial, features))
-    return EpisodicMDP(transition, *rest)
+    mdp = EpisodicMDP(transition, *rest)
+    check_concrete(mdp)
+    return mdp
 
 
 def one_hot_features(num_states: int, num_actions: int) -> jax.Array:
@@ -142,6 +157,12 @@ def check_tables(mdp: TabularMDP | EpisodicMDP) -> None:
         _check_distribution(name, np.asarray(getattr(mdp, name), np.float64))
     if isinstance(mdp, TabularMDP) and not 0 <= float(mdp.discount) < 1:
         raise ValueError(f"discount must be in [0, 1), got {float(mdp.discount)}.")
+
+
+def check_concrete(mdp: TabularMDP | EpisodicMDP) -> None:
+    """`check_tables` where values are known: not under a transformation."""
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(mdp)):
+        check_tables(mdp)
 
 
 def _check_distribution(name: str, rows: np.ndarray) -> None:

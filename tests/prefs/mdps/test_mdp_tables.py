@@ -65,6 +65,18 @@ def test_unsound_episodic_tables_are_refused(field, change, message):
         check_tables(mdp.replace(**{field: change(getattr(mdp, field))}))
 
 
+def test_what_is_made_of_unsound_tables_is_refused():
+    grid, episodic = jax.tree.map(np.asarray, (GRID, EPISODIC))
+    with pytest.raises(ValueError, match="transition must sum to 1"):
+        tabular_mdp(1.1 * grid.transition, grid.reward, grid.initial, 0.9)
+    with pytest.raises(ValueError, match="discount must be in"):
+        tabular_mdp(grid.transition, grid.reward, grid.initial, 1.5)
+    with pytest.raises(ValueError, match="transition must sum to 1"):
+        episodic_mdp(0.9 * episodic.transition, episodic.reward, episodic.initial)
+    with pytest.raises(ValueError, match="transition must have shape"):
+        episodic_mdp(grid.transition, grid.reward, grid.initial)
+
+
 def test_something_else_is_refused():
     with pytest.raises(ValueError, match="expected a TabularMDP or an EpisodicMDP, got dict"):
         check_tables({})  # pyright: ignore[reportArgumentType]
