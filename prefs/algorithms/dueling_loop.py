@@ -16,10 +16,18 @@ import jax.numpy as jnp
 from flax import struct
 
 from prefs.algorithms.comparisons import Comparisons, append, empty
-from prefs.algorithms.episodes import Trajectory, along, largest_difference, rollout
+from prefs.algorithms.episodes import (
+    Trajectory,
+    along,
+    largest_difference,
+    rollout,
+    segment_of,
+)
 from prefs.algorithms.links import Judge, Link, Logistic, Number
+from prefs.algorithms.offline_data import warn_of_cycles
 from prefs.algorithms.query_rule import QUERIES, query_bound, wants_query
 from prefs.algorithms.result import Result
+from prefs.feedback.labellers import Labeller
 from prefs.mdps.episodic import backward_induction, evaluate_episodic
 from prefs.mdps.tables import EpisodicMDP
 
@@ -148,12 +156,13 @@ def _check_count(name: str, value: int) -> None:
 
 
 def make_train(
-    config: DuelConfig, mdp: EpisodicMDP, judge: Judge, learner: DuelLearner
+    config: DuelConfig, mdp: EpisodicMDP, labeller: Judge, learner: DuelLearner
 ) -> Callable[[jax.Array], Result]:
     """The whole run as one pure function of a key; jit and vmap it.
 
-    Regret is exact: both executed policies are evaluated in the true problem. The judge sees the
-    two trajectories' true returns.
+    Regret is exact: both executed policies are evaluated in the true problem. A link sees the two
+    trajectories' true returns, a labeller of `prefs.feedback` the trajectories, as segments; ties
+    are answered by lot, and what it skips counts as not asked.
 
     Returns:
       train(key) -> Result with the learner's final state as `params`, the last first policy
@@ -164,7 +173,12 @@ def make_train(
         log_det, log_det_growth []: of the reward's precision, at the end and since the start.
         query_bound []: most queries that this run could have made, infinite unless `query` is
           "active"; bound_held bool[].
+
+    Warns:
+      UserWarning: no Bradley-Terry model fits the labeller's preference.
     """
+    of_segments = labeller if isinstance(labeller, Labeller) else None
+    warn_of_cycles(of_segments)
     horizon, num_states, _, dimension = mdp.features.shape
     dtype = mdp.features.dtype
     capacity = min(config.max_queries or config.episodes, config.episodes)
@@ -173,11 +187,14 @@ def make_train(
 
     @jax.vmap
     def run(draws, policy):
-        """One of the two: its trajectory, features, return, and the policy's true value."""
+        """One of the two: its trajectory, features, score, and the policy's true value."""
         trajectory = rollout(draws, mdp, policy)
         phi = along(mdp.features, trajectory).reshape(-1)
-        utility = jnp.sum(along(mdp.reward, trajectory))
-        return trajectory, phi, utility, mdp.initial @ evaluate_episodic(mdp, policy)[0]
+        if of_segments is None:
+            score = jnp.sum(along(mdp.reward, trajectory))
+        else:
+            score = of_segments.score(segment_of(trajectory, mdp))[0]
+        return trajectory, phi, score, mdp.initial @ evaluate_episodic(mdp, policy)[0]
 
     def episode(carry, inputs):
         state, previous, made = carry
@@ -186,7 +203,7 @@ def make_train(
         # few calls of the generator: each costs most of a second to compile
         draws = jax.random.uniform(to_happen, (2 * horizon + 4,), dtype)
         policies = learner.propose(to_propose, state, previous)
-        trajectories, phi, utilities, values = run(draws[2:].reshape(2, -1), policies)
+        trajectories, phi, scores, values = run(draws[2:].reshape(2, -1), policies)
         x = phi[0] - phi[1]
         queried = (made < capacity) & wants_query(
             config.query,
@@ -197,8 +214,10 @@ def make_train(
             budget - made,
             config.episodes - index,
         )
-        # with an axis, as a labeller takes utilities [N]
-        chance = judge.preference(utilities[:1], utilities[1:])[0]
+        both = scores[:1], scores[1:]  # with an axis, as a labeller takes them
+        if of_segments is not None:
+            queried &= of_segments.keeps(*both)[0]
+        chance = labeller.preference(*both)[0]
         sign = jnp.where(draws[1] < chance, 1, -1).astype(dtype)
         state = learner.observe(state, Duel(trajectories, x, sign, queried))
         regret = 2 * best - jnp.sum(values)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from prefs.feedback.segments import Segments
+from prefs.mdps.environment import Problem, tables
 from prefs.mdps.tables import EpisodicMDP
 
 
@@ -43,6 +45,28 @@ def rollout(draws: jax.Array, mdp: EpisodicMDP, policy: jax.Array) -> Trajectory
 def along(table: jax.Array, trajectory: Trajectory) -> jax.Array:
     """Entries [H, ...] of a table [H, S, A, ...] at the pairs that were visited."""
     return table[jnp.arange(table.shape[0]), trajectory.states[:-1], trajectory.actions]
+
+
+def segment_of(trajectory: Trajectory, mdp: EpisodicMDP) -> Segments:
+    """The episode as `Segments` of one, with its true rewards, for a labeller."""
+    rewards = along(mdp.reward, trajectory)
+    parts = trajectory.states[:-1], trajectory.actions, rewards, jnp.ones(rewards.shape, bool)
+    return Segments(*(part[None] for part in (*parts, trajectory.states[1:])))
+
+
+def episodic_tables(problem: Problem | EpisodicMDP) -> EpisodicMDP:
+    """The tables of a finite-horizon problem.
+
+    Raises:
+      ValueError: a problem without tables, or with those of a discounted one.
+    """
+    mdp = tables(problem) if isinstance(problem, Problem) else problem
+    if not isinstance(mdp, EpisodicMDP):
+        raise ValueError(
+            "learners from compared episodes need a finite-horizon problem (an EpisodicMDP, or its "
+            f"episodic_problem), got {type(mdp).__name__}."
+        )
+    return mdp
 
 
 def largest_difference(features: jax.Array) -> jax.Array:

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from prefs.algorithms.dueling_loop import make_train as make_duels
+from prefs.algorithms.episodes import episodic_tables
 from prefs.algorithms.links import Judge
 from prefs.algorithms.model_posterior import Plan, PosteriorConfig, posterior_learner
 from prefs.algorithms.result import Result
+from prefs.mdps.environment import Problem
 from prefs.mdps.tables import EpisodicMDP
 
 
@@ -22,16 +24,20 @@ class PbTSConfig(PosteriorConfig):
     """Settings of PbTS: the posterior's and the loop's."""
 
 
-def make_train(config: PbTSConfig, mdp: EpisodicMDP, judge: Judge) -> Callable[[jax.Array], Result]:
+def make_train(
+    config: PbTSConfig, problem: Problem | EpisodicMDP, labeller: Judge
+) -> Callable[[jax.Array], Result]:
     """PbTS on a problem: train(key) -> Result, see `dueling_loop.make_train`.
 
     `params` is the final `ModelPosterior`.
 
     Raises:
-      ValueError: a setting out of range. Traced, it makes the regret NaN.
+      ValueError: a problem without finite-horizon tables, or a setting out of range. Traced, it
+        makes the regret NaN.
     """
+    mdp = episodic_tables(problem)
 
     def pair(key: jax.Array, plan: Plan, previous: jax.Array) -> jax.Array:
         return jnp.stack([plan(key), previous])
 
-    return make_duels(config, mdp, judge, posterior_learner(config, mdp, pair))
+    return make_duels(config, mdp, labeller, posterior_learner(config, mdp, pair))

@@ -24,12 +24,13 @@ from prefs.algorithms.dueling_loop import (
     check_config,
 )
 from prefs.algorithms.dueling_loop import make_train as make_duels
-from prefs.algorithms.episodes import along
+from prefs.algorithms.episodes import along, episodic_tables
 from prefs.algorithms.gaussian_root import GaussianRoot, absorb, isotropic, perturbation, width
 from prefs.algorithms.links import Judge, Number
 from prefs.algorithms.preference_mle import fit_preferences
 from prefs.algorithms.query_rule import disagreement
 from prefs.algorithms.result import Result
+from prefs.mdps.environment import Problem
 from prefs.mdps.tables import EpisodicMDP
 
 
@@ -150,16 +151,18 @@ def transition_bonus(
 
 
 def make_train(
-    config: PRLSVIConfig, mdp: EpisodicMDP, judge: Judge
+    config: PRLSVIConfig, problem: Problem | EpisodicMDP, labeller: Judge
 ) -> Callable[[jax.Array], Result]:
     """PR-LSVI on a problem: train(key) -> Result, see `dueling_loop.make_train`.
 
     `params` is the final `PRLSVIState`.
 
     Raises:
-      ValueError: a setting out of range. Traced, it makes the regret NaN.
+      ValueError: a problem without finite-horizon tables, or a setting out of range. Traced, it
+        makes the regret NaN.
     """
-    return make_duels(config, mdp, judge, _learner(config, mdp))
+    mdp = episodic_tables(problem)
+    return make_duels(config, mdp, labeller, _learner(config, mdp))
 
 
 def _learner(config: PRLSVIConfig, mdp: EpisodicMDP) -> DuelLearner:

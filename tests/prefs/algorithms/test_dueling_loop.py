@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prefs import feedback, mdps
+from prefs.algorithms import dueling_posterior_sampling, pbts, pr_lsvi
 from prefs.algorithms.dueling_loop import (
     Confidence,
     DuelConfig,
@@ -88,6 +90,49 @@ def test_random_queries_spend_exactly_their_budget_anywhere():
     assert np.abs(queried.sum(0) - RUNS * 0.2).max() < 4.5 * np.sqrt(RUNS * 0.2 * 0.8)
     halves = queried[:, :30].sum() / queried.sum()
     assert abs(halves - 0.5) < 4 * 0.5 / np.sqrt(queried.sum())
+
+
+def _learned(problem, labeller, **settings):
+    config = pr_lsvi.practical(episodes=40, eps=0.05, **settings)
+    train = pr_lsvi.make_train(config, problem, labeller)
+    return jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(5), 3))
+
+
+def test_a_labeller_of_segments_judges_like_the_link_that_it_follows():
+    by_link = _learned(MDP, Logistic(SCALE))
+    teacher = feedback.teacher(feedback.partial_return(), rationality=SCALE)
+    by_teacher = _learned(mdps.episodic_problem(MDP), teacher)
+    jax.tree.map(np.testing.assert_array_equal, by_link.metrics, by_teacher.metrics)
+    backwards = feedback.teacher(feedback.partial_return(), rationality=SCALE, mistake=1.0)
+    turned = _learned(MDP, backwards).metrics
+    assert np.mean(turned["regret"][:, -1]) > np.mean(by_link.metrics["regret"][:, -1])
+    assert (by_link.metrics["queries"] > 0).all()
+
+
+def test_what_a_labeller_skips_was_not_asked():
+    silent = feedback.teacher(feedback.partial_return(), skip=1e9)
+    assert (_learned(MDP, silent).metrics["queries"] == 0).all()
+
+
+def test_a_cyclic_preference_is_warned_of():
+    table = np.array([[0.5, 0.9, 0.1], [0.1, 0.5, 0.9], [0.9, 0.1, 0.5]])
+    config = pr_lsvi.practical(episodes=40)
+    with pytest.warns(UserWarning, match="no Bradley-Terry model fits") as caught:
+        pr_lsvi.make_train(config, MDP, feedback.preference_matrix(table))
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("module", [pr_lsvi, pbts, dueling_posterior_sampling])
+def test_problems_without_finite_horizon_are_refused(module):
+    grid = mdps.fixed_grid()
+    config = {
+        pr_lsvi: pr_lsvi.practical(),
+        pbts: pbts.PbTSConfig(),
+        dueling_posterior_sampling: dueling_posterior_sampling.DPSConfig(),
+    }[module]
+    for problem in (grid, mdps.tabular_problem(grid)):
+        with pytest.raises(ValueError, match="finite-horizon problem .* got TabularMDP"):
+            module.make_train(config, problem, Logistic(SCALE))
 
 
 def test_a_full_buffer_ends_the_questions():
