@@ -120,9 +120,10 @@ def lagrangian(
     behind = (best - value) / jnp.maximum(best, 1e-30)
     share = jnp.where(present, jnp.exp(-behind / sharing), 0.0)
     share = share / jnp.sum(share, axis=0)
-    first = jnp.where(present & (value == best), share, 0.0)
-    winner_price = jnp.sum(jnp.where(first > 0, first * price, 0.0), axis=0)
-    winner_price = winner_price / jnp.sum(first, axis=0)
+    # by index: compared as floats, no user need equal a maximum that is computed a second time
+    winner = jnp.argmax(jnp.where(present, value, -1.0), axis=0)
+    first = jnp.where(jnp.arange(len(weights))[:, None] == winner, share, 0.0)
+    winner_price = jnp.take_along_axis(price, winner[None], axis=0)[0]
     every = jnp.arange(table.rate.shape[0] // table.size, dtype=jnp.int32)[:, None]
     charge = jnp.matmul(conjugate(table, winner_price, every)[0], first.T)
     return (power_price + jnp.sum(best)) * _SAFETY, Maximiser(

@@ -125,11 +125,13 @@ def normalise_advantages(
     """
     _check_shapes("advantages", advantages, weights=weights)
     centred = _read(advantages, weights)
-    # Twice: a float32 mean of equal numbers is off by a digit, which the division would blow up.
-    for _ in range(2):
-        centred = _read(centred - _mean(centred, weights, axis_name), weights)
-    spread = jnp.sqrt(_mean(jnp.square(centred), weights, axis_name))
-    return centred / (spread + 1e-8)
+    level = _mean(centred, weights, axis_name)
+    # Twice, as a float32 mean is off by a digit. Of equal numbers some rounding is left even so,
+    # however the program is compiled: small beside the level, without which it would be blown up.
+    centred = _read(centred - level, weights)
+    centred = _read(centred - _mean(centred, weights, axis_name), weights)
+    variance = _mean(jnp.square(centred), weights, axis_name)
+    return centred / (jnp.sqrt(variance + jnp.square(1e-5 * level)) + 1e-8)
 
 
 def adapt_kl_coefficient(

@@ -151,7 +151,7 @@ class LearnerState(NamedTuple):
       anchor: actors at the start of the phase.
       leash: coefficient of KL from the anchor, float32[].
       updates: since the start of the phase, int32[].
-      steps: environment steps in all, over all environments, int32[].
+      all_updates: in all phases, int32[]; each took num_envs x rollout_steps steps.
       key: typed.
       environments: task states, leaves [B, ...].
     """
@@ -163,7 +163,7 @@ class LearnerState(NamedTuple):
     anchor: dict[str, Any]
     leash: Array
     updates: Array
-    steps: Array
+    all_updates: Array
     key: Array
     environments: Any
 
@@ -253,7 +253,7 @@ def init_learner(
     }
     return LearnerState(
         params=params,
-        steps=jnp.int32(0),
+        all_updates=jnp.int32(0),
         key=key,
         environments=environments,
         **_at_the_start(params, PhaseSettings(), hyper),
@@ -531,13 +531,12 @@ def improve(
     adapted = adapt_kl_coefficient(state.leash, farthest, hyper.leash_target)
     adapted = jnp.where(warm, adapted, state.leash)  # actors that wait say nothing about it
     leash = jnp.where(jnp.asarray(phase.leash) > 0, adapted, 0.0)
-    played = config.num_envs * config.rollout_steps
     return state._replace(
         params=params,
         optimiser=moments,
         leash=leash,
         updates=state.updates + 1,
-        steps=state.steps + played,
+        all_updates=state.all_updates + 1,
     ), {
         **metrics,
         "leash": leash,

@@ -21,7 +21,8 @@ PROJECT = jax.jit(lambda owner, power: project(Allocation(owner, power), MASK, B
 @settings(max_examples=300, deadline=None)
 @given(
     owner=hnp.arrays(np.int32, SHAPE, elements=st.integers(-3, 6)),
-    power=hnp.arrays(np.float32, SHAPE, elements=st.floats(width=32)),
+    # to some processors and threads a subnormal number is 0, so its sign says nothing
+    power=hnp.arrays(np.float32, SHAPE, elements=st.floats(width=32, allow_subnormal=False)),
 )
 def test_any_action_becomes_feasible(owner, power):
     result = PROJECT(owner, power)

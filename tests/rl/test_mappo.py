@@ -386,9 +386,9 @@ def test_a_phase_begins_with_fresh_statistics(start):
         assert same(getattr(began, name), mappo.init_moments())
     assert same(began.anchor, {name: state.params[name] for name in ("first", "second")})
     assert state.updates == 2 and began.updates == 0 and began.leash == np.float32(0.7)
-    for name in ("params", "environments", "key", "steps"):  # all that goes on
+    for name in ("params", "environments", "key", "all_updates"):  # all that goes on
         assert same(getattr(began, name), getattr(state, name))
-    assert began.steps == 2 * CONFIG.num_envs * CONFIG.rollout_steps
+    assert began.all_updates == 2
 
 
 @pytest.mark.parametrize("trained", [(True, True), (True, False), (False, True)])
@@ -442,7 +442,7 @@ def test_vmapped_seeds_and_hyper_parameters_equal_single_runs():
                 expected = together.metrics[name][number, update]
                 np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-5, err_msg=name)
         mine = jax.tree.map(itemgetter(number), together.state)
-        assert same((mine.key, mine.steps), (state.key, state.steps))
+        assert same((mine.key, mine.all_updates), (state.key, state.all_updates))
         # batched matrix products round differently, and Adam divides by small numbers
         chex.assert_trees_all_close(mine.params, state.params, rtol=1e-4, atol=1e-5)
     assert not same(*(jax.tree.map(itemgetter(i), together.state.params) for i in (0, 1)))
