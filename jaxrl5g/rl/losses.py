@@ -131,7 +131,7 @@ def normalise_advantages(
     centred = _read(centred - level, weights)
     centred = _read(centred - _mean(centred, weights, axis_name), weights)
     variance = _mean(jnp.square(centred), weights, axis_name)
-    return centred / (jnp.sqrt(variance + jnp.square(1e-5 * level)) + 1e-8)
+    return centred / (jnp.sqrt(variance + jnp.square(5e-6 * level)) + 1e-8)
 
 
 def adapt_kl_coefficient(
