@@ -240,7 +240,8 @@ def test_single_precision_is_as_exact_as_it_can_be():
 
 @pytest.mark.parametrize("discount", [1.0, -0.1, np.nan])
 def test_a_traced_discount_out_of_range_gives_nan(discount):
-    solved = _everything(problem(0, discount), some_policy(0), jnp.asarray(0.1))
+    mdp = problem(0).replace(discount=jnp.asarray(discount))
+    solved = _everything(mdp, some_policy(0), jnp.asarray(0.1))
     soft, hard, (q, v), soft_v, visits, _ = solved
     for table in (soft.v, soft.q, hard.v, hard.q, q, v, soft_v, visits):
         assert np.isnan(table).all()
