@@ -50,8 +50,11 @@ def largest_metric(metric: jax.Array, eligible: jax.Array, config: CellConfig) -
     metric = jnp.where(eligible[..., None], metric, -1.0)
     largest = jnp.max(metric, axis=-2, keepdims=True)
     users = jnp.arange(config.num_users, dtype=jnp.int32)[:, None]
-    # two plain reductions: an argmax would be fused with all that computes the metric
+    # plain reductions: an argmax would be fused with all that computes the metric, which may be
+    # computed a second time and be rounded otherwise: then nobody equals the largest
     best = jnp.min(jnp.where(metric == largest, users, config.num_users), axis=-2)
+    near = jnp.min(jnp.where(metric > 0.9999 * largest, users, config.num_users), axis=-2)
+    best = jnp.where(best < config.num_users, best, near)
     return per_prb(jnp.where(largest[..., 0, :] >= 0, best, -1), config)
 
 
