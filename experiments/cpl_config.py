@@ -59,10 +59,14 @@ class Maze:
     """Comparisons an update."""
     bc_steps: int = 300
     """Updates of cloning before a learner's own."""
-    steps: int = 1000
+    steps: int = 3000
     """Updates of every learner."""
     learning_rate: float = 1e-3
-    """Of every learner's Adam."""
+    """Of every learner's Adam, but for that of P-IQL."""
+    piql_learning_rate: float = 3e-3
+    """Of P-IQL's Adam."""
+    piql_beta: float = 3.0
+    """Temperature of P-IQL's weights."""
     episodes: int = 64
     """Rollouts of a learned policy."""
     episode_steps: int = 60
@@ -78,7 +82,8 @@ class Maze:
         require_positive(self, "temperature")
         require(0 <= self.uniform <= 1, "uniform must be in [0, 1]", self.uniform)
         _tens(self, "bc_steps", "steps")
-        require_least(self, 0, "learning_rate")
+        require_least(self, 0, "learning_rate", "piql_learning_rate")
+        require_positive(self, "piql_beta")
 
 
 @dataclass(frozen=True)

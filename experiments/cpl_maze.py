@@ -94,6 +94,7 @@ def learner(maze: Maze, name: str) -> tuple[Callable[..., Any] | None, Any]:
     contrast = {**cloned, "alpha": maze.temperature, "discount": discount}
     reward = {**frame, "reward_steps": maze.steps, "reward_learning_rate": rate}
     reward |= {"reward_discount": discount, "discount": discount}
+    reward |= {"learning_rate": maze.piql_learning_rate, "beta": maze.piql_beta}
     made = {
         CPL: (cpl.make_train, algorithms.CPLConfig(**contrast, conservative_bias=0.5)),
         PLAIN: (cpl.make_train, algorithms.CPLConfig(**contrast, conservative_bias=1.0)),
