@@ -221,9 +221,9 @@ def test_luck_does_not_depend_on_actions():
         jax.device_get(luck(scheduler, jax.random.key(6), params)) for scheduler in schedulers
     )
     assert (granted != granted_2).any()
-    for a, b in zip(one, other, strict=True):
-        np.testing.assert_array_equal(a, b)
-    uniforms = one[0]
+    uniforms, gains = one
+    np.testing.assert_array_equal(uniforms, other[0])
+    np.testing.assert_allclose(gains, other[1], rtol=1e-5)  # two programs round as they are fused
     assert ((uniforms >= 0) & (uniforms < 1)).all()
     assert len(np.unique(uniforms)) == uniforms.size  # a new number for every slot and track
     # another drop has other luck
