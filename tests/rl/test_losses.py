@@ -152,7 +152,8 @@ def test_normalised_advantages_have_mean_zero_and_spread_one(seed, offset, scale
     np.testing.assert_allclose(got[present], (centred / spread)[present], atol=2e-3)
     assert np.all(got[~present] == 0)
     np.testing.assert_allclose(np.average(got, weights=weights), 0, atol=1e-5)
-    np.testing.assert_allclose(np.average(got**2, weights=weights), 1, atol=1e-4)
+    # a level a thousand times the spread lowers it by what guards against rounding
+    np.testing.assert_allclose(np.average(got**2, weights=weights), 1, atol=1e-3)
 
 
 def test_a_split_batch_is_normalised_as_one():
