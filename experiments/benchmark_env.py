@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from experiments.benchmark_rollout import Setting, cost_of_slot, measure, measure_apart
 from experiments.benchmark_sionna import measure_sionna
+from experiments.devices import usable_cores
 from experiments.machine_floor import exponential_rate, floor_seconds, memory_bandwidth
 from experiments.names import UsageError, integers, split_list, unknown
 from experiments.record import provenance, write_json
@@ -121,7 +121,7 @@ def run(options: BenchmarkEnv, argv: list[str]) -> dict[str, Any]:
         sionna: dict[str, Any] = {"skipped": "--no-sionna"}
         if options.sionna:
             progress.update(task, description="Sionna SYS")
-            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+            threads = usable_cores() or 2
             sionna = measure_sionna(options.users, options.prbs, threads, options.quick)
 
     best = best_rows(rows)

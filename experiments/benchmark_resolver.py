@@ -173,14 +173,8 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
     )
     if setting.batch == 1:
         quotas, weights = quotas[:, 0], weights[:, 0]
-    share = setting.batch // setting.threads
-    parts = [slice(first, first + share) for first in range(0, setting.batch, share)]
-    arrays = [
-        (quotas[:, part], weights[:, part], jnp.zeros(quotas[0, part].shape, jnp.float32))
-        if setting.batch > 1
-        else (quotas, weights, jnp.zeros(quotas.shape[1:], jnp.float32))
-        for part in parts
-    ]
+    shares = (jnp.split(array, setting.threads, axis=1) for array in (quotas, weights))
+    arrays = [(q, w, jnp.zeros(q.shape[1:], jnp.float32)) for q, w in zip(*shares, strict=True)]
     rows = []
     for warm in (False, True):
 

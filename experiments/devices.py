@@ -1,8 +1,13 @@
-"""Devices of a process, chosen before JAX looks for them."""
+"""Cores and devices of a process, the latter chosen before JAX looks for them."""
 
 import os
 
 import jax
+
+
+def usable_cores() -> int | None:
+    """Return the cores that this process may use; None where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def one_cpu_device_per_core() -> None:
@@ -10,8 +15,7 @@ def one_cpu_device_per_core() -> None:
 
     Without effect in a process that has used a device already, as importing gymnax does.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     try:
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", usable_cores() or 1)
     except RuntimeError:  # too late
         return

@@ -27,20 +27,21 @@ def run(group: Group, folder: RunFolder) -> Report:
     plans = {problem: plan(config, problem) for problem in config.problems}
     lanes = {name: Lanes(config, name, folder.path / "parts" / name) for name in plans}
     found: dict[str, dict[Part, Measured]] = {problem: {} for problem in plans}
-    with Bar(sum(map(len, plans.values()))) as bar:
+    parts = [(problem, part) for problem, planned in plans.items() for part in planned]
+    with Bar(len(parts)) as bar:
         for last in (False, True):  # random queries, as many as the active run made
             jobs = []
-            for problem, parts in plans.items():
-                for part in (part for part in parts if last == (part.query == "random")):
-                    budget = None
-                    if last:
-                        budget = found[problem][part._replace(query="active")].queries
-                        if not budget.any():  # it is the active run again
-                            bar.advance()
-                            continue
-                    label = f"{PROBLEMS[problem]}: {part.label}"
-                    measure = partial(lanes[problem].kept, part, budget)
-                    jobs.append(Job((problem, part), label, measure))
+            for problem, part in parts:
+                if last != (part.query == "random"):
+                    continue
+                active = part._replace(query="active")
+                budget = found[problem][active].queries if last else None
+                if budget is not None and not budget.any():  # it is the active run again
+                    bar.advance()
+                    continue
+                label = f"{PROBLEMS[problem]}: {part.label}"
+                measure = partial(lanes[problem].kept, part, budget)
+                jobs.append(Job((problem, part), label, measure))
             for (problem, part), measured in side_by_side(jobs, bar):
                 known = {**found[problem], part: measured}
                 found[problem] = {part: known[part] for part in plans[problem] if part in known}

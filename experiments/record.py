@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 import jaxrl5g
+from experiments.devices import usable_cores
 
 _PACKAGES = (
     "jax",
@@ -48,7 +49,7 @@ def hardware() -> dict[str, Any]:
     """Return the processor, usable cores, memory in GiB and JAX's devices."""
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "platform": platform.platform(),
         "devices": [device.device_kind for device in jax.devices()],

@@ -12,6 +12,8 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from experiments.devices import usable_cores
+
 _MOST = 8  # at once: each holds its data
 
 
@@ -113,5 +115,4 @@ def _devices() -> list[Any]:
     """One per job at once; on a CPU always the first, so that jobs share compiled programs."""
     if jax.default_backend() != "cpu":
         return jax.local_devices()[:_MOST]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return jax.local_devices()[:1] * min(cores or 1, _MOST)
+    return jax.local_devices()[:1] * min(usable_cores() or os.cpu_count() or 1, _MOST)

@@ -10,12 +10,12 @@ import jax
 import pytest
 
 # Most of a test's time is compiling, so it is done quickly: few optimisations, and XLA's older code
-# generator where JAX (< 0.11) has it, a third of the time together. Modules that run longer for it
-# are marked `well_compiled`; continuous integration also runs some files as users compile.
-_QUICK = os.environ.get("JAXRL5G_TEST_COMPILER") != "default"
+# generator where JAX (< 0.11) has it, a third of the time together. Continuous integration also
+# runs some files as users compile.
 _OLDER = "--xla_cpu_use_fusion_emitters=false"
-if _QUICK:  # workers and children inherit both
+if os.environ.get("JAXRL5G_TEST_COMPILER") != "default":  # workers and children inherit both
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    jax.config.update("jax_disable_most_optimizations", True)
     _flags = os.environ.get("XLA_FLAGS", "")
     if jax.__version_info__ < (0, 11) and _OLDER not in _flags:
         os.environ["XLA_FLAGS"] = f"{_flags} {_OLDER}".strip()
@@ -29,13 +29,6 @@ if "JAXRL5G_TEST_CACHE" not in os.environ:
 jax.config.update("jax_compilation_cache_dir", os.environ["JAXRL5G_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compilation(request: pytest.FixtureRequest) -> None:
-    well = not _QUICK or request.node.get_closest_marker("well_compiled") is not None
-    jax.config.update("jax_disable_most_optimizations", not well)
-
 
 # Modules whose absence is a reason to skip, by marker.
 _NEEDS = {"rt": ("sionna.rt",), "sionna": ("sionna.rt", "sionna.sys", "torch")}

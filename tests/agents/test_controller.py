@@ -16,7 +16,6 @@ from jaxrl5g.agents.slots import prepare
 from jaxrl5g.rl.mappo import MappoConfig, policy
 from jaxrl5g.rl.networks import Equivariant
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 CELLS, USERS, PRBS, PERIOD, SLOTS, DROPS = 2, 5, 12, 5, 60, 4
 SIZES = {"num_cells": CELLS, "num_users": USERS, "num_prbs": PRBS}
 ENV, PARAMS = jaxrl5g.make("TinyDownlink-v0", min_users=2, bler_target=0.3, **SIZES)
@@ -58,13 +57,13 @@ def play(make, key, params):
     return jax.lax.scan(slot, start, None, length=SLOTS)[1]
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def residual_episodes(parameters, keys, params):
     make = partial(controller, parameters, ControllerConfig("residual", PERIOD), NETWORKS)
     return jax.vmap(partial(play, make), (0, None))(keys, params)
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def classical_episodes(keys, params):
     make = partial(mac.proportional_fair, 100.0, power="knapsack")
     return jax.vmap(partial(play, make), (0, None))(keys, params)
@@ -128,7 +127,7 @@ def observe(rng, config, mask=None):
     )
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def apply_paper(parameters, observation, mean):
     scheduler = controller(parameters, PAPER, NETWORKS)
     memory = scheduler.init(SMOOTH)._replace(mean=mean)
@@ -215,7 +214,7 @@ def prepared(observation, mean, params):
     return first, see_assignment(first, slot, slot.fair_owner, observation, params), slot
 
 
-views = jax.jit(prepared, compiler_options=QUICK)
+views = jax.jit(prepared)
 
 
 def test_absent_users_have_no_features_and_get_no_gradient():
@@ -227,7 +226,7 @@ def test_absent_users_have_no_features_and_get_no_gradient():
     first, second, _ = views(observation, mean, SMOOTH)
     parameters = actors(1)
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def log_prob(actor, features, seen, latent):
         def total(actor, features):
             return jnp.sum(
@@ -332,8 +331,8 @@ def test_features_stay_finite_and_small_at_the_extremes(csi_db, mean):
 def test_both_agents_left_out_of_paper_is_proportional_fair_at_equal_power():
     scheduler = controller(actors(2), PAPER, NETWORKS, rest_first=True, rest_second=True)
     classical = mac.proportional_fair(PAPER.window)
-    mine = jax.jit(scheduler.apply, compiler_options=QUICK)
-    theirs = jax.jit(classical.apply, compiler_options=QUICK)
+    mine = jax.jit(scheduler.apply)
+    theirs = jax.jit(classical.apply)
     memory, mean = scheduler.init(SMOOTH), classical.init(SMOOTH)
     rng = np.random.default_rng(4)
     for _ in range(8):
@@ -355,8 +354,8 @@ def test_samples_are_drawn_around_the_mode():
         return scheduler.apply(key, observation, scheduler.init(SMOOTH), SMOOTH)[1].second_latent
 
     keys = jax.random.split(KEY, draws)
-    sampled = jax.jit(jax.vmap(partial(latent, sample=True)), compiler_options=QUICK)(keys)
-    mode = jax.jit(partial(latent, sample=False), compiler_options=QUICK)(KEY)
+    sampled = jax.jit(jax.vmap(partial(latent, sample=True)))(keys)
+    mode = jax.jit(partial(latent, sample=False))(KEY)
     present = np.asarray(observation.mask)
     assert not np.asarray(sampled)[:, ~present].any()
     normal = (np.asarray(sampled) - np.asarray(mode))[:, present] / np.exp(-1.0)

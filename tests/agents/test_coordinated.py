@@ -30,7 +30,6 @@ from jaxrl5g.agents.slots import coordinate
 from jaxrl5g.rl.mappo import MappoConfig, policy
 from jaxrl5g.rl.networks import Equivariant
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 CELLS, USERS, PRBS, PERIOD, SLOTS, DROPS = 3, 4, 10, 5, 40, 3
 SIZES = {"num_cells": CELLS, "num_users": USERS, "num_prbs": PRBS, "csi": "centralised"}
 ENV, PARAMS = jaxrl5g.make(
@@ -82,13 +81,13 @@ def play(make, key, params):
     return jax.lax.scan(slot, start, None, length=SLOTS)[1]
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def episodes(parameters, keys, params):
     make = partial(controller, parameters, CONFIG, NETWORKS)
     return jax.vmap(partial(play, make), (0, None))(keys, params)
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def classical(keys, params):
     make = partial(mac.held_on_off, CONFIG.window, PERIOD)
     return jax.vmap(partial(play, make), (0, None))(keys, params)
@@ -156,7 +155,7 @@ def observed(rng, mask=None):
     )
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def decide(observation, mean, first, second):
     slot = find(observation, mean, PARAMS, "coordinated")
     levels = agree(slot, first, observation, PARAMS)
@@ -207,14 +206,14 @@ def test_permuting_cells_permutes_what_they_agree_on(seed):
         np.testing.assert_allclose(np.asarray(one)[order], other, rtol=1e-4)
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def speak(parameters, observation, mean):
     scheduler = controller(parameters, CONFIG, NETWORKS)
     memory = scheduler.init(PARAMS)._replace(mean=mean)
     return scheduler.apply(jax.random.key(0), observation, memory, PARAMS)[1]
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def left_out(parameters, observation, mean):
     scheduler = controller(parameters, CONFIG, NETWORKS, rest_first=True, rest_second=True)
     rule = mac.held_on_off(CONFIG.window, PERIOD)
@@ -267,7 +266,7 @@ def test_the_task_plays_the_controllers_own_episode(lively):
     task = downlink_task(ENV, CONFIG)
     parameters = actors(3)
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run(key, params):
         def step(state, step_key):
             first, plan = task.first(state, params)
@@ -313,7 +312,7 @@ def test_saved_and_loaded_it_decides_the_same(tmp_path):
     assert load_config(tmp_path / "kept") == CONFIG and CONFIG.csi == "centralised"
     loaded = load_controller(tmp_path / "kept")
     memory = loaded.init(PARAMS)._replace(mean=mean)
-    apply = jax.jit(loaded.apply, compiler_options=QUICK)
+    apply = jax.jit(loaded.apply)
     one = apply(jax.random.key(0), observation, memory, PARAMS)[1]
     other = speak(parameters, observation, mean)
     for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):

@@ -1,7 +1,5 @@
 """From latents to PRBs and watts: closed forms, NumPy, and the classical rule at rest."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +12,6 @@ from jaxrl5g import mac
 from jaxrl5g.agents.decisions import allot, assign, fair_assignment, tilt
 from jaxrl5g.agents.slots import prepare
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 CELLS, USERS, PRBS = 2, 5, 12
 _, PARAMS = jaxrl5g.make("TinyDownlink-v0", num_cells=CELLS, num_users=USERS)
 CONFIG = PARAMS.config
@@ -23,7 +20,7 @@ REST = jnp.zeros((CELLS, USERS))
 PF = mac.proportional_fair()
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def decide(observation, mean, first, second):
     """The slot, who gets each PRB, and watts, in `residual`; test_controller has `paper`."""
     slot = prepare(observation, mean, PARAMS)
@@ -31,7 +28,7 @@ def decide(observation, mean, first, second):
     return slot, owner, allot(slot, owner, second, observation, PARAMS, "residual").power
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def fair(observation, carry):
     """Proportional fair at equal power, by the agents at rest and by the classical rule."""
     classical, mean = PF.apply(jax.random.key(0), observation, carry, PARAMS)
@@ -40,13 +37,13 @@ def fair(observation, carry):
     return resting, classical, slot
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def paper_power(observation, mean, latent):
     slot = prepare(observation, mean, PARAMS)
     return allot(slot, fair_assignment(slot), latent, observation, PARAMS, "paper").power
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def knapsack(observation, owner, weights, reserved):
     return mac.mcs_aware_power(observation, owner, PARAMS, weights, reserved=reserved).power
 

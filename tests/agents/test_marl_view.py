@@ -1,7 +1,5 @@
 """The JaxMARL-style view keeps JaxMARL's contract and plays the task itself."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +11,6 @@ from jaxrl5g.agents.features import POWER_FEATURES, PRB_FEATURES
 from jaxrl5g.agents.marl_view import DownlinkTurns
 from jaxrl5g.agents.task import downlink_task
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 CELLS, USERS, HORIZON, BATCH = 2, 3, 5, 3
 STEPS = 2 * HORIZON  # two episodes
 OPTIONS = {"fidelity": "shannon", "csi": "perfect", "num_cells": CELLS, "num_users": USERS}
@@ -25,7 +22,7 @@ KEYS = jax.random.split(jax.random.key(0), BATCH)
 STEP_KEYS = jax.random.split(jax.random.key(1), (2 * STEPS, BATCH))
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def play(actions):
     """Every turn of a batch: state, observations and availability before it, what came of it."""
 
@@ -41,7 +38,7 @@ def play(actions):
     return played, end[0]
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def play_task(first, second):
     """The same decisions, taken by the learner's task: what both see, and the turn."""
     task = downlink_task(ENV, CONFIG, reward_scale=2.0)

@@ -15,7 +15,6 @@ from jaxrl5g.mac.schedulers import average
 from jaxrl5g.rl.mappo import MappoConfig, policy
 from jaxrl5g.rl.networks import Equivariant
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 NETWORKS = MappoConfig(actor_features=(8, 8))
 SCALE, EPISODES = 2.0, 2
 
@@ -30,11 +29,9 @@ class Case:
         self.config, self.horizon = config, horizon
         self.task = downlink_task(self.env, config, SCALE)
         self.steps = EPISODES * horizon // config.decision_period
-        self.run_task = jax.jit(self._run_task, compiler_options=QUICK)
+        self.run_task = jax.jit(self._run_task)
         self.run_controller = jax.jit(
-            self._run_controller,
-            static_argnames=("rest_first", "rest_second"),
-            compiler_options=QUICK,
+            self._run_controller, static_argnames=("rest_first", "rest_second")
         )
 
     def actors(self, seed):

@@ -1,7 +1,5 @@
 """CQI reports: which slot's measurement serves which decision, and what it measures."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,6 @@ from jaxrl5g import phy
 from jaxrl5g.mac import Allocation
 
 SLOTS = 24
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def record(**options):
@@ -31,7 +28,7 @@ def record(**options):
     busy = rng.random((*shape[:2], 1)) < 0.5
     power = float(params.power_budget) / config.num_prbs * rng.uniform(0.01, 1.0, shape) * busy
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run(key, actions, params):
         _, state = env.reset_env(key, params)
 
@@ -114,7 +111,7 @@ def test_a_report_is_one_of_sixteen_levels(fidelity):
         env, params = jaxrl5g.make(
             "RayleighDownlink-v0", fidelity=fidelity, mcs_table=table, max_users=5, min_users=5
         )
-        observation, _ = jax.jit(env.reset_env, compiler_options=QUICK)(jax.random.key(0), params)
+        observation, _ = jax.jit(env.reset_env)(jax.random.key(0), params)
         curves = "shannon" if fidelity == "shannon" else "nr"
         levels = np.asarray(phy.cqi_sinr_db(np.arange(16), table, curves))
         csi = np.asarray(observation.csi_db)

@@ -15,8 +15,6 @@ from jaxrl5g.env.rarely import rarely
 from jaxrl5g.env.uniforms import threefry
 from jaxrl5g.mac import Allocation
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
 
 def test_computes_where_due_and_only_then():
     calls = []
@@ -72,7 +70,7 @@ def test_step_is_the_base_classes_step(options):
             return jax.lax.scan(slot, state, (keys[1:], owner, power))
 
         mapped = jax.vmap(one, in_axes=(0, axes, 1, 1))
-        compiled = jax.jit(mapped, compiler_options=QUICK)
+        compiled = jax.jit(mapped)
         return compiled(jax.random.split(jax.random.key(3), 3), batch, owner, power)
 
     ours, theirs = run(env.step), run(partial(environment.Environment.step, env))
@@ -92,7 +90,7 @@ def test_uniforms_are_jaxs_own_threefry():
 
 def test_uniforms_are_uniform_and_follow_the_track():
     env, params = jaxrl5g.make("TinyDownlink-v0")
-    _, state = jax.jit(env.reset_env, compiler_options=QUICK)(jax.random.key(0), params)
+    _, state = jax.jit(env.reset_env)(jax.random.key(0), params)
     slots = jax.vmap(lambda time: block_uniforms(state.replace(time=time)))(jnp.arange(4000))
     values = np.asarray(slots)
     assert values.min() >= 0 and values.max() < 1

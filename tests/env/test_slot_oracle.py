@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 from fractions import Fraction
-from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -27,7 +26,6 @@ from jaxrl5g.phy.nr_curves import nr_curves
 from jaxrl5g.phy.sionna_curves import sionna_bler
 
 SLOTS = 40
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 # ------------------------------------------------------------------ transport blocks (TS 38.214)
 SIZES = [*range(24, 193, 8), *range(208, 385, 16)] + [
@@ -405,7 +403,7 @@ def random_actions(rng, cells, users, prbs, budget):
 def rollout(env, params):
     scheduler = mac.round_robin()
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run(key, actions, params):
         observation, state = env.reset_env(key, params)
 

@@ -16,7 +16,6 @@ from jaxrl5g.channel import CachedChannel, link_budget
 from jaxrl5g.env import DownlinkConfig, DownlinkEnv, block_uniforms, make_params
 from jaxrl5g.mac import Allocation
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SLOTS = 16
 PER_USER = (
     "attempt num_prbs mcs block_bits sinr_eff error_rate decoded acked_bits feedback dropped"
@@ -71,7 +70,7 @@ def episode(env, actions, params):
     return jax.lax.scan(slot, state, actions)[1]
 
 
-rollout = jax.jit(episode, static_argnums=0, compiler_options=QUICK)
+rollout = jax.jit(episode, static_argnums=0)
 
 
 def random_actions(seed, params):
@@ -157,8 +156,8 @@ def test_absent_users_get_nothing_and_change_nothing(fidelity):
 def test_one_trace_serves_every_number():
     env, params = SETTINGS["sionna"]
     chex.clear_trace_counter()
-    step = jax.jit(chex.assert_max_traces(env.step, n=1), compiler_options=QUICK)
-    reset = jax.jit(chex.assert_max_traces(env.reset, n=1), compiler_options=QUICK)
+    step = jax.jit(chex.assert_max_traces(env.step, n=1))
+    reset = jax.jit(chex.assert_max_traces(env.reset, n=1))
     key = jax.random.key(0)
     action = jax.tree.map(lambda leaf: leaf[0], random_actions(0, params))
     rewards = []
@@ -184,8 +183,7 @@ def test_vmapped_parameters_equal_single_runs(fidelity):
     axes = jax.tree.map(lambda _: None, params).replace(power_budget=0, bler_target=0)
     many = params.replace(power_budget=budgets, bler_target=targets)
     batched = jax.jit(
-        jax.vmap(lambda actions, params: episode(env, actions, params), in_axes=(None, axes)),
-        compiler_options=QUICK,
+        jax.vmap(lambda actions, params: episode(env, actions, params), in_axes=(None, axes))
     )(actions, many)
     for index in range(len(budgets)):
         one = params.replace(power_budget=budgets[index], bler_target=targets[index])
@@ -203,7 +201,7 @@ def test_luck_does_not_depend_on_actions():
     env, params = jaxrl5g.make("TinyDownlink-v0")
     schedulers = (mac.round_robin(), mac.max_rate())
 
-    @partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+    @partial(jax.jit, static_argnums=0)
     def luck(scheduler, key, params):
         observation, state = env.reset_env(key, params)
 

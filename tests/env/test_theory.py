@@ -12,8 +12,6 @@ from jaxrl5g import mac, phy
 from jaxrl5g.channel.link_budget import gain_db_for_snr
 from jaxrl5g.mac import Allocation
 
-QUICK = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True}
-
 
 def episode(env, scheduler, num_slots, keep, key, params):
     """Stacked `info[name]` for the names in `keep` and the offsets, and the last observation."""
@@ -31,7 +29,7 @@ def episode(env, scheduler, num_slots, keep, key, params):
     return observation, slots
 
 
-EPISODE = jax.jit(episode, static_argnums=(0, 1, 2, 3), compiler_options=QUICK)
+EPISODE = jax.jit(episode, static_argnums=(0, 1, 2, 3))
 
 
 def run(env, params, scheduler, num_slots, keep):
@@ -134,10 +132,7 @@ def test_chase_combining_fails_as_the_gamma_distribution_says():
     keys = jax.random.split(jax.random.key(2), drops)
     fields = ("attempt", "mcs", "decoded")
     _, info = jax.device_get(
-        jax.jit(
-            jax.vmap(lambda key: episode(env, scheduler, slots, fields, key, params)),
-            compiler_options=QUICK,
-        )(keys)
+        jax.jit(jax.vmap(lambda key: episode(env, scheduler, slots, fields, key, params)))(keys)
     )
     info = {name: value[:, settle:].ravel() for name, value in info.items()}
 
@@ -173,7 +168,7 @@ def test_reward_gradient_matches_finite_differences():
         throughput_window=1.0,
     )
     env = env.with_transition_gradients()
-    _, state = jax.jit(env.reset_env, compiler_options=QUICK)(jax.random.key(0), params)
+    _, state = jax.jit(env.reset_env)(jax.random.key(0), params)
     rng = np.random.default_rng(0)
     shape = (params.config.num_cells, params.config.num_prbs)
     owner = jnp.asarray(rng.integers(0, params.config.num_users, shape), jnp.int32)
@@ -183,8 +178,8 @@ def test_reward_gradient_matches_finite_differences():
         result = env.step_env(jax.random.key(1), state, Allocation(owner, power), params)
         return result[2], result[4]["acked_bits"].sum(-1)
 
-    reward = jax.jit(lambda power: outcome(power)[0], compiler_options=QUICK)
-    jacobian = jax.jit(jax.jacrev(outcome), compiler_options=QUICK)
+    reward = jax.jit(lambda power: outcome(power)[0])
+    jacobian = jax.jit(jax.jacrev(outcome))
     gradient, bits = (np.asarray(slope, np.float64) for slope in jacobian(power))
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
     for _ in range(6):

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -22,7 +21,6 @@ from prefs.algorithms.result import Result
 from prefs.mdps import random_episodic
 
 EPISODES, LANES = 200, 4
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SHORT = Setting(bc_updates=10, updates=30, episodes=20, repeats=1)
 
 
@@ -30,7 +28,7 @@ def test_pytorch_learns_the_same_policy():
     pytest.importorskip("torch")
     config = SHORT.cpl_config
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def ours(key):
         return runs.cpl_task(jax.random.split(key)[0])[1], runs.cpl_run(SHORT, key)
 
@@ -49,7 +47,7 @@ def test_numpy_executes_the_same_policies_with_the_same_luck():
     config = setting.lsvi_config
     shape = (EPISODES // config.refit_every, config.refit_every)
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     @jax.vmap
     def ours(key):
         of_problem, of_run = jax.random.split(key)
@@ -115,9 +113,8 @@ def test_a_row_says_what_was_measured(row):
     json.dumps(row)
 
 
-def test_rivals_are_timed_on_the_problems_of_our_first_runs(monkeypatch):
+def test_rivals_are_timed_on_the_problems_of_our_first_runs():
     pytest.importorskip("torch")
-    monkeypatch.setattr(jax, "jit", partial(jax.jit, compiler_options=QUICK))
     short = Setting(rival=True, runs=2, bc_updates=10, updates=10, episodes=20, repeats=1)
     for learner, metric in (("cpl", "greedy_return"), ("pr-lsvi", "regret")):
         row = runs.measure_rival(Setting(**{**vars(short), "learner": learner}))

@@ -7,7 +7,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import pytest
 
@@ -18,7 +17,6 @@ from experiments.names import UsageError
 from jaxrl5g.rl import mappo, probes
 
 SMALL = {"rollout_steps": 4, "epochs": 2, "minibatches": 2, "actor_features": (4, 4)}
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 MARKS = 40
 PARTS = ("environment", "knapsack", "resolver", "update", "rest")
 
@@ -50,7 +48,6 @@ def stand_in(env, config):
 def row():
     """A measurement of the real programs over another task."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", partial(jax.jit, compiler_options=QUICK))
         patch.setattr(benchmark, "downlink_task", stand_in)
         patch.setattr(mappo, "MappoConfig", partial(mappo.MappoConfig, **SMALL))
         return benchmark.measure(Setting("TinyDownlink-v0", envs=2, period=30, repeats=2))

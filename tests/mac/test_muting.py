@@ -1,7 +1,6 @@
 """Muting that lasts, against brute force in float64 and over slots."""
 
 import itertools
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,6 @@ import jaxrl5g
 from jaxrl5g.mac import held_on_off, muting_levels
 from jaxrl5g.mac.muting import rates_at
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 CELLS, USERS, PRBS = 3, 4, 12
 ENV, PARAMS = jaxrl5g.make(
     "RayleighDownlink-v0",
@@ -23,9 +21,9 @@ ENV, PARAMS = jaxrl5g.make(
     csi="centralised",
     isolation_db=np.float32(4.0),
 )
-RESET = jax.jit(ENV.reset, compiler_options=QUICK)
-LEVELS = jax.jit(muting_levels, compiler_options=QUICK)
-RATES = jax.jit(rates_at, compiler_options=QUICK)
+RESET = jax.jit(ENV.reset)
+LEVELS = jax.jit(muting_levels)
+RATES = jax.jit(rates_at)
 TOP = 5.5547  # efficiency of the highest MCS
 
 
@@ -74,7 +72,7 @@ def test_a_pattern_holds_for_its_period_and_users_change_within_it():
     scheduler = held_on_off(50, 4)
     observation, state = RESET(jax.random.key(7), PARAMS)
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run(observation, state, params):
         def slot(carry, _):
             observation, state, memory = carry

@@ -19,9 +19,6 @@ from jaxrl5g.rl.mappo import Hyper, LearnerState, MappoConfig, PhaseSettings
 from jaxrl5g.rl.training_loop import Phase, run_phases
 from jaxrl5g.rl.two_turn import Seen, Turn, TwoTurnTask
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-quick = partial(jax.jit, compiler_options=QUICK)
-
 MASK = np.array([[True, True, True], [True, True, False]])  # two groups of three elements
 CONFIG = MappoConfig(
     num_envs=4,
@@ -85,36 +82,36 @@ TASK = TwoTurnTask(_reset, _first, _second, _step)
 # One program each for the whole file: phases and numbers are traced, and a second trace fails.
 
 
-@quick
+@jax.jit
 @partial(chex.assert_max_traces, n=1)
 def begin(key, hyper):
     return mappo.init_learner(key, TASK, SCALE, CONFIG, hyper)
 
 
-@quick
+@jax.jit
 @partial(chex.assert_max_traces, n=1)
 def advance(state, scale, phase, hyper):
     return mappo.update(state, TASK, scale, CONFIG, phase, hyper)
 
 
-@quick
+@jax.jit
 def improve(state, batch, phase, hyper):
     return mappo.improve(state, batch, CONFIG, phase, hyper, state.key)
 
 
-@partial(quick, static_argnames="config")
+@partial(jax.jit, static_argnames="config")
 def play(state, phase, hyper, config=CONFIG):
     environments, played = mappo.rollout(state, TASK, SCALE, config, phase, state.key)
     return environments, played, mappo.prepare_batch(state, played, config, hyper)
 
 
-@quick
+@jax.jit
 def loss(params, batch, anchor, leash, phase, hyper):
     function = partial(mappo.loss, config=CONFIG, phase=phase, hyper=hyper)
     return jax.value_and_grad(function, has_aux=True)(params, batch, anchor, leash)
 
 
-@quick
+@jax.jit
 def second_loss_gradient(params, batch, anchor, phase, hyper):
     def second(params):
         _, metrics = mappo.loss(params, batch, anchor, jnp.float32(0), CONFIG, phase, hyper)
@@ -123,7 +120,7 @@ def second_loss_gradient(params, batch, anchor, phase, hyper):
     return jax.grad(second)(params)
 
 
-@quick
+@jax.jit
 def judged(params, first, second):
     """Means and log standard deviations of both policies, values of both critics."""
     found = {}
@@ -284,7 +281,7 @@ def test_masked_elements_influence_no_loss_and_get_no_gradient(start, batch):
     dirty = loss(params, batch._replace(rollout=nonsense), *arguments)
     assert same(clean, dirty)
     chex.assert_tree_all_finite(clean)
-    prepare = quick(partial(mappo.prepare_batch, config=CONFIG, hyper=HYPER))
+    prepare = jax.jit(partial(mappo.prepare_batch, config=CONFIG, hyper=HYPER))
     clean, dirty = prepare(start, played)[1:], prepare(start, nonsense)[1:]
     assert same(clean[0]._replace(rollout=None), dirty[0]._replace(rollout=None))
     assert same(clean[1], dirty[1])
@@ -324,7 +321,7 @@ def test_one_critic_for_both_agents_gives_both_one_advantage(start):
     _, played, (state, batch, _) = play(start, BOTH, HYPER, config=SHARED)
     np.testing.assert_allclose(batch.first_advantages, batch.second_advantages, atol=1e-5)
     np.testing.assert_array_equal(batch.first_values, batch.second_values)
-    gradient = quick(
+    gradient = jax.jit(
         jax.grad(
             lambda params: mappo.loss(
                 params, batch, start.anchor, jnp.float32(0), SHARED, BOTH, HYPER
@@ -430,7 +427,7 @@ def test_vmapped_seeds_and_hyper_parameters_equal_single_runs():
     hypers = Hyper(learning_rate=rates, discount=discounts)
     axes = Hyper(**dict.fromkeys(vars(hypers))).replace(learning_rate=0, discount=0)
     train = chex.assert_max_traces(mappo.make_train(TASK, CONFIG, ((2, BOTH),)), n=1)
-    train = quick(jax.vmap(train, (0, None, axes)))
+    train = jax.jit(jax.vmap(train, (0, None, axes)))
     together = train(keys, SCALE, hypers)
     assert all(row.shape == (3, 2) for row in together.metrics.values())
     for number in range(3):

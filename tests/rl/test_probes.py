@@ -17,7 +17,6 @@ from jaxrl5g.rl.mappo import Hyper, MappoConfig, PhaseSettings, make_train, poli
 from jaxrl5g.rl.normalisers import denormalise
 from jaxrl5g.rl.two_turn import Seen, TwoTurnTask
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 CONFIG = MappoConfig(
     num_envs=16,
     rollout_steps=8,
@@ -112,7 +111,7 @@ def solve(tasks: list[TwoTurnTask], updates: int, train_first: list[bool]) -> So
         return Solved(features[..., 0], features[..., 0, 1], said, *modes, *values)
 
     seeds = jax.vmap(one, (0, None, None, 0))
-    both = jax.jit(jax.vmap(seeds, (None, 0, 0, None)), compiler_options=QUICK)
+    both = jax.jit(jax.vmap(seeds, (None, 0, 0, None)))
     keys = jax.random.split(jax.random.key(0), len(DISCOUNTS))
     found = both(keys, jnp.arange(len(tasks)), jnp.asarray(train_first), DISCOUNTS)
     return jax.tree.map(np.asarray, found)
