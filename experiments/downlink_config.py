@@ -26,12 +26,15 @@ class Scenario:
     """Disjoint drops to test on."""
     slots: int = 400
     """Slots per episode, in training and test; a multiple of the decision period."""
-    residual_reward: Literal["alpha_fair", "fairness"] = "alpha_fair"
-    """Training reward of `residual`: growth of mean log throughput, or as `paper_reward`."""
-    paper_reward: Literal["alpha_fair", "fairness"] = "fairness"
+    residual_reward: Literal["alpha_fair", "weighted_rate", "fairness"] = "alpha_fair"
+    """Training reward of `residual`: growth of mean log throughput, its slope along the bits that a
+    slot sends (`weighted_rate`), or as `paper_reward`."""
+    paper_reward: Literal["alpha_fair", "weighted_rate", "fairness"] = "fairness"
     """Training reward of `paper`: cell throughput and Jain's index, smoothed, as in the paper."""
-    coordinated_reward: Literal["alpha_fair", "fairness"] = "alpha_fair"
+    coordinated_reward: Literal["alpha_fair", "weighted_rate", "fairness"] = "alpha_fair"
     """Training reward of `coordinated`, as `residual_reward`."""
+    reward_window: float = 100.0
+    """Slots of the average of throughput in training rewards."""
     fairness_weight: float = 0.3
     """Of Jain's index against cell throughput over its peak, in the reward "fairness"."""
 
@@ -61,11 +64,15 @@ class Training:
     minibatches: int = 4
     """Parts of a rollout."""
     actor_features: tuple[int, ...] = (32, 32)
-    """Hidden layers of each agent."""
+    """Hidden layers of each agent; none, with `actor_linear`, for a linear map alone."""
+    actor_linear: bool = False
+    """Add a linear map of what an agent sees to its network's output."""
     critic_features: tuple[int, ...] = (64, 64)
     """Hidden layers of each critic."""
     mirrored: bool = True
     """Environments in pairs of equal luck that explore in opposite directions."""
+    rejoined: bool = False
+    """Both of a pair go on from the first one's state after every decision; for a `trace` of 0."""
     phase_updates: tuple[int, int, int] = (40, 40, 40)
     """Updates of the three phases; every variant gets their sum."""
     warm_up: int = 4

@@ -98,9 +98,11 @@ def learner_config(config: Downlink, variant: Variant) -> MappoConfig:
         epochs=training.epochs,
         minibatches=training.minibatches,
         actor_features=training.actor_features,
+        actor_linear=training.actor_linear,
         critic_features=training.critic_features,
         shared_critic=variant.name == "shared_critic",
         mirrored=training.mirrored,
+        rejoined=training.rejoined,
     )
 
 
@@ -163,7 +165,10 @@ class MakeController:
 
 def maker(config: Downlink, variant: Variant) -> MakeController:
     """Return what makes the variant's controllers."""
-    networks = MappoConfig(actor_features=config.training.actor_features)
+    training = config.training
+    networks = MappoConfig(
+        actor_features=training.actor_features, actor_linear=training.actor_linear
+    )
     return MakeController(
         controller_config(config, variant), networks, variant.rest_first, variant.rest_second
     )
@@ -184,6 +189,7 @@ def train(group: Group, variant: Variant, folder: Path, resume: bool) -> dict[st
         scenario.slots,
         reward=reward_of(config, variant),
         fairness_weight=scenario.fairness_weight,
+        throughput_window=scenario.reward_window,
         **variant.sees,
     )
     learner, hyper = learner_config(config, variant), hypers(group)
@@ -268,7 +274,7 @@ def _validation(config: Downlink, variant: Variant, count: int):
     key = jax.random.key(config.seed + 1)
     rest = evaluate(env, params, at_rest(config, variant), key, scenario.validation_drops)
     make = maker(config, variant)
-    if reward_of(config, variant) == "alpha_fair":
+    if reward_of(config, variant) != "fairness":
         objective = mean_log
     else:
         peak = peak_cell_rate(params.config) / params.config.slot_seconds

@@ -18,7 +18,7 @@ from experiments.environments import held_out_split, open_environment
 from experiments.figures import COLOURS, save
 from experiments.names import UsageError
 from experiments.record import provenance, write_json
-from jaxrl5g.agents import POWER_FEATURES, PRB_FEATURES, ControllerConfig, deciding
+from jaxrl5g.agents import ControllerConfig, deciding, feature_names
 from jaxrl5g.evaluation import Metrics, evaluate_stack
 from jaxrl5g.evaluation.statistics import Interval, geometric_mean, mean, paired_bootstrap
 from jaxrl5g.mac import Scheduler
@@ -121,20 +121,22 @@ def _linear(first: jax.Array, second: jax.Array, config: ControllerConfig, pf: b
 
 def _tilts(options: Tilts) -> tuple[list[tuple[str, str, float]], tuple[jax.Array, jax.Array]]:
     """(agent, feature, coefficient) of every tilt, and weights [1 + tilts, F], rest first."""
+    seen = feature_names(options.parametrisation)
     names = [
         (agent, feature, coefficient)
-        for agent, features in (("PRB", PRB_FEATURES), ("power", POWER_FEATURES))
+        for agent, features in (("PRB", seen["first"]), ("power", seen["second"]))
         for feature in features
         for coefficient in options.coefficients
         if agent == "power" or not options.pf
     ]
-    first = np.zeros((len(names) + 1, len(PRB_FEATURES)), np.float32)
-    second = np.zeros((len(names) + 1, len(POWER_FEATURES)), np.float32)
+    first, second = (
+        np.zeros((len(names) + 1, len(features)), np.float32) for features in seen.values()
+    )
     for row, (agent, feature, coefficient) in enumerate(names, start=1):
         if agent == "PRB":
-            first[row, PRB_FEATURES.index(feature)] = coefficient
+            first[row, seen["first"].index(feature)] = coefficient
         else:
-            second[row, POWER_FEATURES.index(feature)] = coefficient
+            second[row, seen["second"].index(feature)] = coefficient
     return names, (jnp.asarray(first), jnp.asarray(second))
 
 

@@ -18,7 +18,13 @@ from jaxrl5g.agents.decisions import (
     fair_assignment,
     find,
 )
-from jaxrl5g.agents.features import cell_features, power_features, prb_features
+from jaxrl5g.agents.features import (
+    cell_features,
+    feature_names,
+    joint_features,
+    power_features,
+    prb_features,
+)
 from jaxrl5g.agents.slots import Slot, coordinate
 from jaxrl5g.mac import Observation, Scheduler
 from jaxrl5g.mac.schedulers import average, check_window, initial_average
@@ -79,13 +85,19 @@ class Memory(NamedTuple):
     levels: jax.Array | None = None
 
 
-def see(slot: Slot, observation: Observation, params: Any) -> Seen:
-    """What the PRB agent sees: a group per cell, an element per user."""
+def see(slot: Slot, observation: Observation, params: Any, parametrisation: str) -> Seen:
+    """What the PRB agent sees: a group per cell, an element per user.
+
+    `residual` is also explored along the joint optimum's latents, which pay off together alone.
+    """
     features = prb_features(slot, observation, params)
-    if slot.levels is not None:
-        between = cell_features(slot, observation, params)
-        features = jnp.concatenate([features, between], axis=-1)
-    return Seen(features, observation.mask)
+    added = {"residual": joint_features, "coordinated": cell_features}.get(parametrisation)
+    if added is not None:
+        features = jnp.concatenate([features, added(slot, observation, params)], axis=-1)
+    if parametrisation != "residual":
+        return Seen(features, observation.mask)
+    names = feature_names(parametrisation)["first"]
+    return Seen(features, observation.mask, features[..., names.index("joint_latent")])
 
 
 def see_assignment(
@@ -153,7 +165,7 @@ def deciding(
         mean = average(memory.mean, observation.acked_bits, config.window)
         slot = find(observation, mean, params, config.parametrisation)
         due = memory.slot % config.decision_period == 0
-        seen = see(slot, observation, params)
+        seen = see(slot, observation, params, config.parametrisation)
         first = jnp.where(due, decide("first", seen, first_key), memory.first_latent)
         # what a controller at rest agrees on was found with the slot
         levels = slot.levels if rest_first else agree(slot, first, observation, params)

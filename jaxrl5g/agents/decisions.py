@@ -36,6 +36,33 @@ def tilt(latent: jax.Array) -> jax.Array:
     return _LARGEST_TILT * jnp.tanh(latent / _LARGEST_TILT)
 
 
+def residual_shares(counts: jax.Array, tilts: jax.Array) -> jax.Array:
+    """Shares that `residual` asks for, c e^z + e^2z / (4 K): c at z = 0 once they are whole.
+
+    The second term is for users to whom proportional fair gives nothing: a K-th of a quarter of a
+    PRB at z = 0, some PRBs at the largest tilt.
+
+    Args:
+      counts: [..., K], PRBs that proportional fair gives, c; tilts: float32[..., K], z.
+    """
+    factor = jnp.exp(tilts)
+    return (counts + 0.25 / counts.shape[-1] * factor) * factor
+
+
+def residual_latents(counts: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Latents whose shares are `wanted` PRBs, as far as tilts within +-2.9 go: float32[..., K].
+
+    The inverse of `residual_shares` and `tilt`; 0 where `wanted` is `counts`.
+    """
+    spare = 0.25 / counts.shape[-1]
+    share = wanted + spare
+    factor = 2.0 * share / (counts + jnp.sqrt(counts**2 + 4.0 * spare * share))
+    reach = _LARGEST_TILT - 0.1
+    tilts = jnp.clip(jnp.log(jnp.maximum(factor, 1e-6)), -reach, reach)
+    latents = _LARGEST_TILT * jnp.arctanh(tilts / _LARGEST_TILT)
+    return jnp.where(wanted == counts, 0.0, latents)
+
+
 def find(observation: Observation, mean: jax.Array, params: Any, parametrisation: str) -> Slot:
     """A slot as the PRB agent finds it; under `coordinated` with the levels of agents at rest.
 
@@ -75,8 +102,8 @@ def assign(slot: Slot, latent: jax.Array, params: Any, parametrisation: str) -> 
     """PRBs for the PRB agent's latent action: tilts, whole quotas, an exact assignment.
 
     With z the tilt of a user, `paper` asks for shares proportional to e^z over eligible users and
-    `residual` for (c + 1/(4 K)) e^z, c being proportional fair's own counts and K the users of a
-    cell: at z = 0 the quotas are c, and the assignment is proportional fair's. `coordinated` gives
+    `residual` for `residual_shares` of proportional fair's own counts: at z = 0 the quotas are
+    those counts, and the assignment is proportional fair's. `coordinated` gives
     a PRB to the user of largest e^z r / T under the levels in force.
 
     Args:
@@ -94,9 +121,9 @@ def assign(slot: Slot, latent: jax.Array, params: Any, parametrisation: str) -> 
         return serve(metric, slot.levels, slot.reservation, params)
     free = slot.reservation.owner < 0
     eligible = slot.reservation.eligible
-    shares = jnp.exp(tilt(latent))
-    if parametrisation == "residual":
-        shares = shares * (slot.counts + 0.25 / config.num_users)
+    tilts = tilt(latent)
+    residual = parametrisation == "residual"
+    shares = residual_shares(slot.counts, tilts) if residual else jnp.exp(tilts)
     quotas = apportion(shares, jnp.sum(free, axis=-1), eligible)
     weights = per_prb(slot.rates * slot.prices[..., None], config)
     owner = jax.vmap(lambda q, w, a: resolve_quotas(q, w, available=a)[0])(quotas, weights, free)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl5g.agents.foresight import foresee
 from jaxrl5g.agents.slots import Slot
 from jaxrl5g.mac import Observation
 from jaxrl5g.mac.muting import cross_snr
@@ -32,8 +33,8 @@ PRB_FEATURES = (
 )
 """Features of a user before the PRB decision, in order."""
 
-POWER_FEATURES = (*PRB_FEATURES, "owned", "log_owned", "owned_csi", "value_share")
-"""Features of a user once PRBs are assigned, in order."""
+JOINT_FEATURES = ("joint_latent", "joint_gain")
+"""Added to them for `residual`."""
 
 CELL_FEATURES = (
     "clear_snr",
@@ -44,10 +45,20 @@ CELL_FEATURES = (
     "band",
     "company",
 )
-"""Features of a user for cells that decide together, in order; the last four are its cell's."""
+"""Added to them for `coordinated`; the last four are the cell's."""
+
+POWER_FEATURES = ("owned", "log_owned", "owned_csi", "value_share")
+"""Added to all of these once PRBs are assigned."""
 
 _CSI_CENTRE_DB, _CSI_SCALE_DB = 12.0, 10.0
 _LOG_LIMIT = 6.0
+
+
+def feature_names(parametrisation: str) -> dict[str, tuple[str, ...]]:
+    """What the agents "first" (PRBs) and "second" (power) see of a user, in order."""
+    added = {"residual": JOINT_FEATURES, "coordinated": CELL_FEATURES}
+    before = (*PRB_FEATURES, *added.get(parametrisation, ()))
+    return {"first": before, "second": (*before, *POWER_FEATURES)}
 
 
 def prb_features(slot: Slot, observation: Observation, params: Any) -> jax.Array:
@@ -98,6 +109,23 @@ def prb_features(slot: Slot, observation: Observation, params: Any) -> jax.Array
         "eligible": slot.reservation.eligible,
     }
     return _stack(columns, PRB_FEATURES, mask)
+
+
+def joint_features(slot: Slot, observation: Observation, params: Any) -> jax.Array:
+    """What choosing PRBs and power together would change, for `residual` (`foresee`).
+
+    The latent over 2, and ten times the logarithm of what it makes the cell's slot worth more, at
+    most 3.
+
+    Returns:
+      float32[C, U, len(JOINT_FEATURES)], 0 for absent users.
+    """
+    latents, gain = foresee(slot, observation, params)
+    columns = {
+        "joint_latent": latents / 2.0,
+        "joint_gain": jnp.broadcast_to(jnp.minimum(10.0 * gain, 3.0)[:, None], latents.shape),
+    }
+    return _stack(columns, JOINT_FEATURES, observation.mask)
 
 
 def cell_features(slot: Slot, observation: Observation, params: Any) -> jax.Array:
@@ -157,7 +185,7 @@ def power_features(
     their mean SINR, 0 without any, and each user's part of the sum of r/T over them.
 
     Returns:
-      float32[C, U, len(POWER_FEATURES)], 0 for absent users.
+      float32[C, U, F + len(POWER_FEATURES)], 0 for absent users.
     """
     config = params.config
     mask = observation.mask
@@ -176,7 +204,7 @@ def power_features(
         "owned_csi": jnp.where(owned > 0, (mean_db - _CSI_CENTRE_DB) / _CSI_SCALE_DB, 0.0),
         "value_share": value * present / total / 4.0,
     }
-    added = _stack(columns, POWER_FEATURES[len(PRB_FEATURES) :], mask)
+    added = _stack(columns, POWER_FEATURES, mask)
     return jnp.concatenate([before, added], axis=-1)
 
 

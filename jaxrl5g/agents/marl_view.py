@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 
 from jaxrl5g.agents.controller import ControllerConfig
-from jaxrl5g.agents.features import CELL_FEATURES, POWER_FEATURES
+from jaxrl5g.agents.features import feature_names
 from jaxrl5g.agents.task import check_horizon, downlink_task
 from jaxrl5g.env import DownlinkEnv, DownlinkParams
 from jaxrl5g.env.rarely import rarely
@@ -29,8 +29,8 @@ class TurnState(NamedTuple):
     Attributes:
       task: the task's state.
       plan: what the PRB agent starts from, or what it has decided.
-      table: float32[C, U, 1 + F], presence and features of every user, F of `POWER_FEATURES` (and
-        `CELL_FEATURES`); the power agent's own are 0 until PRBs are assigned.
+      table: float32[C, U, 1 + F], presence and features of every user, those of
+        `feature_names`; the power agent's own are 0 until PRBs are assigned.
       power_turn: bool[], the PRB agent has decided.
     """
 
@@ -48,7 +48,7 @@ class DownlinkTurns:
     and rewards are those of `downlink_task`.
 
     Observation of an agent: float32[C * U * (1 + F) + 2]. Row by row of [C, U], 1 for a present
-    user and its features (`POWER_FEATURES`; those added by the assignment are 0 in the PRB agent's
+    user and its features (`feature_names`; those added by the assignment are 0 in the PRB agent's
     turn), all 0 for an absent one; then 1 for the power agent, and 1 in the agent's own turn. Both
     have the same length, so that learners may stack them. `obs["world_state"]`, float32[2, W],
     is a row per agent for centralised critics: the same numbers of users, then 1 in the power
@@ -85,9 +85,7 @@ class DownlinkTurns:
         self._task = downlink_task(env, config, reward_scale)
         sizes = env.default_params.config
         users = sizes.num_cells * sizes.num_users
-        self._features = len(POWER_FEATURES)
-        if config.parametrisation == "coordinated":
-            self._features += len(CELL_FEATURES)
+        self._features = len(feature_names(config.parametrisation)["second"])
         self._world = users * (1 + self._features) + 1
         self.agents = list(AGENTS)
         self.num_agents = len(AGENTS)

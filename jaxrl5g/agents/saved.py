@@ -40,6 +40,7 @@ def save_controller(
         "config": {
             "controller": dataclasses.asdict(config),
             "actor_features": list(networks.actor_features),
+            "actor_linear": networks.actor_linear,
             "rest_first": rest_first,
             "rest_second": rest_second,
         },
@@ -62,7 +63,9 @@ def load_controller(path: str | Path, *, sample: bool = False) -> Scheduler:
     return controller(
         actors,
         ControllerConfig(**saved["controller"]),
-        MappoConfig(actor_features=tuple(saved["actor_features"])),
+        MappoConfig(
+            actor_features=tuple(saved["actor_features"]), actor_linear=saved["actor_linear"]
+        ),
         sample=sample,
         rest_first=saved["rest_first"],
         rest_second=saved["rest_second"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jaxrl5g.mac.schedulers import average, initial_average
 from jaxrl5g.rl.two_turn import Seen, Turn, TwoTurnTask
 
 
-class _State(NamedTuple):
+class _Episode(NamedTuple):
     """An episode under way: the environment, and the controller's average."""
 
     environment: Any
@@ -26,10 +27,18 @@ class _State(NamedTuple):
     mean: jax.Array
 
 
+class _State(NamedTuple):
+    """An episode before a decision, and what the PRB agent will find and see."""
+
+    episode: _Episode
+    slot: Slot
+    seen: Seen
+
+
 class _Plan(NamedTuple):
     """A slot being worked through; `owner` and `latent` once the PRB agent has decided."""
 
-    state: _State
+    episode: _Episode
     slot: Slot
     seen: Seen
     owner: jax.Array
@@ -55,17 +64,21 @@ def downlink_task(
     """
     period, kind = config.decision_period, config.parametrisation
 
+    def look(observation: Observation, mean: jax.Array, params: Any) -> tuple[Slot, Seen]:
+        slot = find(observation, mean, params, kind)
+        return slot, see(slot, observation, params, kind)
+
     def reset(key: jax.Array, params: Any) -> _State:
         check_horizon(params, period)
         observation, environment = env.reset_env(key, params)
         mean = average(initial_average(params), observation.acked_bits, config.window)
-        return _State(environment, observation, mean)
+        return _State(_Episode(environment, observation, mean), *look(observation, mean, params))
 
     def first(state: _State, params: Any) -> tuple[Seen, _Plan]:
-        slot = find(state.observation, state.mean, params, kind)
-        seen = see(slot, state.observation, params)
-        nobody = jnp.zeros_like(state.mean)
-        return seen, _Plan(state, slot, seen, slot.fair_owner, nobody, jnp.bool_(False))
+        del params
+        episode, slot, seen = state
+        nobody = jnp.zeros_like(episode.mean)
+        return seen, _Plan(episode, slot, seen, slot.fair_owner, nobody, jnp.bool_(False))
 
     def assigned(slot: Slot, latent: jax.Array, rest: jax.Array, params: Any) -> jax.Array:
         return jnp.where(rest, fair_assignment(slot), assign(slot, latent, params, kind))
@@ -73,7 +86,7 @@ def downlink_task(
     def second(
         plan: _Plan, latent: jax.Array, at_rest: jax.Array, params: Any
     ) -> tuple[Seen, _Plan]:
-        observation = plan.state.observation
+        observation = plan.episode.observation
         levels = agree(plan.slot, jnp.where(at_rest, 0.0, latent), observation, params)
         slot = coordinate(plan.slot, levels, observation, params)
         owner = assigned(slot, latent, at_rest, params)
@@ -90,15 +103,15 @@ def downlink_task(
     ) -> tuple[_State, Turn]:
         power_latent = jnp.where(at_rest, 0.0, latent)
 
-        def play(state: _State, slot: Slot, owner: jax.Array, slot_key: jax.Array):
-            allocation = allot(slot, owner, power_latent, state.observation, params, kind)
+        def play(episode: _Episode, slot: Slot, owner: jax.Array, slot_key: jax.Array):
+            allocation = allot(slot, owner, power_latent, episode.observation, params, kind)
             observation, environment, reward, terminated, truncated, info = env.step(
-                slot_key, state.environment, allocation, params
+                slot_key, episode.environment, allocation, params
             )
             final = info["final_observation"]
-            final_mean = average(state.mean, final.acked_bits, config.window)
+            final_mean = average(episode.mean, final.acked_bits, config.window)
             over = terminated | truncated
-            before = jnp.where(over, initial_average(params), state.mean)
+            before = jnp.where(over, initial_average(params), episode.mean)
             mean = average(before, observation.acked_bits, config.window)
             told = {
                 "bits": jnp.sum(info["acked_bits"]),
@@ -109,32 +122,47 @@ def downlink_task(
                 / jnp.sum(final.mask),
             }
             end = (final, final_mean, reward, terminated, truncated, told)
-            return _State(environment, observation, mean), end
+            return _Episode(environment, observation, mean), end
 
-        def slot_and_assignment(carry: tuple[_State, Slot, jax.Array], slot_key: jax.Array):
-            state, slot, owner = carry
-            state, end = play(state, slot, owner, slot_key)
-            slot = prepare(state.observation, state.mean, params)
-            slot = coordinate(slot, plan.slot.levels, state.observation, params)
+        def slot_and_assignment(carry: tuple[_Episode, Slot, jax.Array], slot_key: jax.Array):
+            episode, slot, owner = carry
+            episode, end = play(episode, slot, owner, slot_key)
+            slot = prepare(episode.observation, episode.mean, params)
+            slot = coordinate(slot, plan.slot.levels, episode.observation, params)
             owner = assigned(slot, plan.latent, plan.rest, params)
-            return (state, slot, owner), end
+            return (episode, slot, owner), end
 
         if period == 1:
-            state, (final, final_mean, reward, terminated, truncated, told) = play(
-                state, plan.slot, plan.owner, key
+            episode, (final, final_mean, reward, terminated, truncated, told) = play(
+                state.episode, plan.slot, plan.owner, key
             )
         else:
             # the last slot's assignment is not used: cheaper than a second program for that slot
             keys = jax.random.split(key, period)
-            carry = (state, plan.slot, plan.owner)
-            (state, _, _), ends = jax.lax.scan(slot_and_assignment, carry, keys)
+            carry = (state.episode, plan.slot, plan.owner)
+            (episode, _, _), ends = jax.lax.scan(slot_and_assignment, carry, keys)
             finals, final_means, rewards, terminations, truncations, told = ends
             final, final_mean, terminated, truncated = jax.tree.map(
                 lambda leaf: leaf[-1], (finals, final_means, terminations, truncations)
             )
             reward, told = jnp.mean(rewards), jax.tree.map(jnp.mean, told)
-        seen = see(find(final, final_mean, params, kind), final, params)
-        return state, Turn(reward_scale * reward, terminated, truncated, seen, told)
+        # once where the episode goes on; looking is long to compile, so both times are one program
+        ends, begins = (final, final_mean), (episode.observation, episode.mean)
+
+        def look_once(carry: Any) -> Any:
+            count, end, _ = carry
+            observation, mean = jax.tree.map(partial(jnp.where, count == 0), ends, begins)
+            slot, seen = look(observation, mean, params)
+            end = jax.tree.map(partial(jnp.where, count == 0), seen, end)
+            return count + 1, end, (slot, seen)
+
+        looks = jnp.where(terminated | truncated, 2, 1)
+        before = (state.slot, state.seen)
+        _, seen, following = jax.lax.while_loop(
+            lambda carry: carry[0] < looks, look_once, (jnp.int32(0), state.seen, before)
+        )
+        turn = Turn(reward_scale * reward, terminated, truncated, seen, told)
+        return _State(episode, *following), turn
 
     return TwoTurnTask(reset, first, second, step)
 

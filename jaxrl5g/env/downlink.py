@@ -14,7 +14,7 @@ from jaxrl5g.env.csi import deliver, measure
 from jaxrl5g.env.link import TRANSMIT, Outcome
 from jaxrl5g.env.projection import project
 from jaxrl5g.env.rarely import rarely
-from jaxrl5g.env.reward import slot_reward
+from jaxrl5g.env.reward import expected_bits, slot_reward, weighted_rate
 from jaxrl5g.env.spaces import AllocationSpace, action_space, observation_space
 from jaxrl5g.env.types import DownlinkParams, DownlinkState
 from jaxrl5g.mac import Allocation, Observation
@@ -159,7 +159,11 @@ class DownlinkEnv(environment.Environment):
             state.throughput + (outcome.acked_bits - state.throughput) / params.throughput_window
         )
         throughput = jnp.where(state.mask, throughput, 0.0)
-        reward = slot_reward(state.throughput, throughput, state.mask, params)
+        if config.reward == "weighted_rate":
+            bits = expected_bits(outcome)
+            reward = weighted_rate(bits, state.throughput, state.mask, params)
+        else:
+            reward = slot_reward(state.throughput, throughput, state.mask, params)
         offset_db = phy.outer_loop_update(
             state.olla_offset_db, outcome.first_feedback, params.olla_step_db, params.bler_target
         )

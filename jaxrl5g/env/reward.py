@@ -1,4 +1,4 @@
-"""Rewards, computed from smoothed throughput after a slot."""
+"""Rewards: of smoothed throughput after a slot, or of what the slot itself sent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl5g import phy
+from jaxrl5g.env.link import Outcome
 from jaxrl5g.env.types import DownlinkConfig, DownlinkParams
 
 
@@ -36,10 +37,43 @@ def _alpha_utility(x: jax.Array, alpha: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(exponent) < 1e-4, log, jnp.expm1(exponent * log) / safe)
 
 
+def expected_bits(outcome: Outcome) -> jax.Array:
+    """Bits that a slot's transmissions are worth when they are made, float32[C, U].
+
+    Of first transmissions what is expected to be decoded, of later ones what is: they are made only
+    where the block's one draw has failed before. Over an episode it is worth what is acknowledged,
+    less the luck of first transmissions, and none of it is late.
+    """
+    first = (1.0 - outcome.error_rate) * outcome.block_bits
+    later = jnp.where(outcome.decoded == 1, outcome.block_bits, 0.0)
+    return jnp.where(outcome.attempt == 1, first, jnp.where(outcome.attempt > 1, later, 0.0))
+
+
+def weighted_rate(
+    bits: jax.Array, throughput: jax.Array, mask: jax.Array, params: DownlinkParams
+) -> jax.Array:
+    """Bits of a slot, a user's times (mean T / T)^alpha, over the cells' peak rate, float32[].
+
+    The slope of the mean alpha-fair utility of T along these bits, in units in which it stays of
+    order one while T grows. It tells a slot what it was worth at once, where "alpha_fair" tells it
+    when acknowledgements arrive, and takes it back as T forgets.
+
+    Args:
+      bits: float32[C, U], as by `expected_bits`.
+      throughput: float32[C, U], EWMA T before the slot; mask: bool[C, U].
+    """
+    config = params.config
+    average = jnp.sum(jnp.where(mask, throughput, 0.0)) / jnp.sum(mask)
+    relative = jnp.maximum(throughput, 1e-9) / jnp.maximum(average, 1e-9)
+    weights = jnp.where(mask, relative, 1.0) ** -params.fairness_alpha
+    worth = jnp.sum(jnp.where(mask, weights * bits, 0.0))
+    return worth / (config.num_cells * peak_cell_rate(config))
+
+
 def slot_reward(
     before: jax.Array, after: jax.Array, mask: jax.Array, params: DownlinkParams
 ) -> jax.Array:
-    """Reward of a slot, float32[], dimensionless.
+    """Reward of a slot by throughput, float32[], dimensionless.
 
     "fairness": throughput_weight * (mean over cells of sum_u T / peak cell rate)
     + fairness_weight * Jain(T over all users). "alpha_fair": increment over the slot of the mean

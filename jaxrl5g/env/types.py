@@ -13,7 +13,7 @@ from jaxrl5g.phy.harq import COMBINING, HarqState
 
 FIDELITIES = ("shannon", "sionna", "nr")
 CSI_MODES = ("reported", "perfect", "centralised")
-REWARDS = ("fairness", "alpha_fair")
+REWARDS = ("fairness", "alpha_fair", "weighted_rate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DownlinkConfig:
       max_transmissions: transmissions of a block before it is given up, at least 1.
       feedback_delay: K1, slots from a transmission to its feedback, at least 1.
       combining: "chase" or "incremental".
-      reward: "fairness" or "alpha_fair".
+      reward: "fairness", "alpha_fair" or "weighted_rate" (`jaxrl5g.env.reward`).
     """
 
     num_cells: int = 1
@@ -120,7 +120,7 @@ class DownlinkParams(struct.PyTreeNode):
       initial_throughput: float32[], EWMA at the start of an episode, bits per slot.
       throughput_weight: float32[], weight of the normalised cell throughput in the reward.
       fairness_weight: float32[], weight of Jain's index in the reward.
-      fairness_alpha: float32[], alpha of the "alpha_fair" reward, at least 0.
+      fairness_alpha: float32[], alpha of "alpha_fair" and "weighted_rate", at least 0.
       min_users: int32[], least number of users a cell draws at reset, 1..U.
       max_users: int32[], largest number of users a cell draws at reset, 1..U.
       tracks: int32[C, U], user tracks; -1 = drawn from the reset key.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl5g import phy
 from jaxrl5g.mac.power import reference_power
@@ -17,6 +18,15 @@ def per_prb(subbands: jax.Array, config: CellConfig) -> jax.Array:
     shape = (*subbands.shape, config.subband_size)
     spread = jnp.broadcast_to(subbands[..., None], shape).reshape(*subbands.shape[:-1], -1)
     return spread[..., : config.num_prbs]
+
+
+def count_in_subbands(marked: jax.Array, config: CellConfig) -> jax.Array:
+    """How many PRBs of each subband are marked: bool[..., N] -> float32[..., S]."""
+    if config.subband_size == 1:
+        return marked.astype(jnp.float32)
+    subband = np.arange(config.num_prbs) // config.subband_size
+    member = (subband[:, None] == np.arange(subband[-1] + 1)).astype(np.float32)
+    return jnp.matmul(marked.astype(jnp.float32), member, precision=jax.lax.Precision.HIGHEST)
 
 
 def predicted_rates(observation: Observation, params: CellParams) -> jax.Array:

@@ -10,6 +10,7 @@ from jaxrl5g.rl.checkpoints import (
 from jaxrl5g.rl.distributions import (
     LOG_STD_RANGE,
     Categorical,
+    CoherentGaussian,
     DiagonalGaussian,
     LatentDistribution,
     SoftmaxGaussian,
@@ -61,6 +62,7 @@ __all__ = [
     "Categorical",
     "CheckpointError",
     "ConsoleTracker",
+    "CoherentGaussian",
     "DiagonalGaussian",
     "Equivariant",
     "FolderError",

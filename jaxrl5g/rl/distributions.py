@@ -85,6 +85,87 @@ class DiagonalGaussian(struct.PyTreeNode):
         return jnp.sum(jnp.where(present, values, 0.0), axis=tuple(range(-self.event_axes, 0)))
 
 
+class CoherentGaussian(struct.PyTreeNode):
+    """Normal latents with independent noise, and noise that all share along a direction.
+
+    latent = mean + std * e + x * along with e and x standard normal: a covariance diag(std^2) +
+    along along^T, whose inverse and determinant are those of a rank-one update. For decisions that
+    pay off where all entries go the same way together, and not by halves. The last axis of the
+    latent is one event.
+
+    Attributes:
+      mean: float[..., E].
+      log_std: float, broadcasts against `mean`; clipped to `LOG_STD_RANGE`.
+      along: float[..., E], in units of the latent.
+      mask: bool[..., E]; False entries do not exist.
+    """
+
+    mean: Array
+    log_std: Array
+    along: Array
+    mask: Array
+
+    def sample(self, key: Array) -> Array:
+        """Draw a latent, float32[..., E], 0 where masked."""
+        mean, std, along, _ = self._parts()
+        alone, together = jax.random.split(key)
+        noise = std * jax.random.normal(alone, mean.shape)
+        shared = jax.random.normal(together, (*mean.shape[:-1], 1))
+        return jnp.where(self.mask, mean + noise + shared * along, 0.0)
+
+    def mode(self) -> Array:
+        """The most probable latent, float32[..., E]: the mean, 0 where masked."""
+        return self._parts()[0]
+
+    def log_prob(self, latent: Array) -> Array:
+        """Joint log-density, float32[...], of a latent float[..., E], in nats."""
+        mean, *_ = self._parts()
+        latent = jnp.where(self.mask, latent, 0.0)
+        volume = self._log_volume() + self._count() * jnp.log(2.0 * jnp.pi)
+        return -0.5 * (self._square(latent - mean) + volume)
+
+    def entropy(self) -> Array:
+        """Differential entropy, float32[...], in nats."""
+        return 0.5 * (self._count() * (1.0 + jnp.log(2.0 * jnp.pi)) + self._log_volume())
+
+    def kl(self, other: CoherentGaussian) -> Array:
+        """KL(self || other), float32[...], in nats; `other` has the same mask."""
+        mean, std, along, _ = self._parts()
+        other_mean, other_std, other_along, _ = other._parts()
+        ratio = jnp.where(self.mask, std / other_std, 0.0)
+        # the trace of other's inverse covariance times this one's diagonal, then the other terms
+        pull = other_along / other_std
+        trace = jnp.sum(ratio**2, -1) - jnp.sum((ratio * pull) ** 2, -1) / (
+            1.0 + jnp.sum(pull**2, -1)
+        )
+        spread = trace + other._square(along) + other._square(mean - other_mean)
+        return 0.5 * (spread - self._count() + other._log_volume() - self._log_volume())
+
+    def _parts(self) -> tuple[Array, Array, Array, Array]:
+        """Mean, standard deviation and direction, 0, 1 and 0 where masked, and the mask."""
+        mean, log_std, along, mask = jnp.broadcast_arrays(
+            self.mean, self.log_std, self.along, self.mask
+        )
+        mean, along = jnp.where(mask, mean, 0.0), jnp.where(mask, along, 0.0)
+        return mean, jnp.exp(jnp.clip(jnp.where(mask, log_std, 0.0), *LOG_STD_RANGE)), along, mask
+
+    def _count(self) -> Array:
+        return jnp.sum(self._parts()[3], axis=-1)
+
+    def _log_volume(self) -> Array:
+        """Logarithm of the covariance's determinant."""
+        _, std, along, _ = self._parts()
+        pull = jnp.sum((along / std) ** 2, axis=-1)
+        return 2.0 * jnp.sum(jnp.log(std), axis=-1) + jnp.log1p(pull)
+
+    def _square(self, difference: Array) -> Array:
+        """Squared Mahalanobis length."""
+        _, std, along, _ = self._parts()
+        scaled, pull = difference / std, along / std
+        inner = jnp.sum(scaled * pull, axis=-1)
+        return jnp.sum(scaled**2, axis=-1) - inner**2 / (1.0 + jnp.sum(pull**2, axis=-1))
+
+
 class SoftmaxGaussian(DiagonalGaussian):
     """Shares as the softmax of independent normal latents, over the last axis.
 

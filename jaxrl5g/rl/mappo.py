@@ -20,7 +20,7 @@ from flax import struct
 from jax import Array
 
 from jaxrl5g.rl.advantages import two_stage_gae
-from jaxrl5g.rl.distributions import DiagonalGaussian
+from jaxrl5g.rl.distributions import CoherentGaussian, DiagonalGaussian
 from jaxrl5g.rl.losses import (
     adapt_kl_coefficient,
     normalise_advantages,
@@ -50,7 +50,8 @@ class MappoConfig:
       rollout_steps: steps of every environment between updates.
       epochs: passes over a rollout.
       minibatches: parts of a rollout, by steps; must divide `rollout_steps`.
-      actor_features: hidden layers of each agent's network.
+      actor_features: hidden layers of each agent's network, none for a linear map alone.
+      actor_linear: each agent's means are its network's output and a linear map of the features.
       critic_features: hidden layers of each critic.
       shared_critic: one critic V(s) for both agents instead of V1(s) and V2(s, x).
       mirrored: environments in pairs that meet the same randomness and explore in opposite
@@ -58,6 +59,9 @@ class MappoConfig:
         cancels (common random numbers, antithetic variates). Worth it where the task draws its
         randomness from the keys it is given, and decisions change little of it. `log_std` then
         has no gradient but those of the entropy and the leash: mirrored latents are equally likely.
+      rejoined: with `mirrored`, both of a pair go on from the state of its first after every step,
+        so that an advantage is what the decisions of that step alone have changed. What follows
+        is then known to the critics alone: for a `Hyper.trace` of 0.
     """
 
     num_envs: int = 64
@@ -65,9 +69,11 @@ class MappoConfig:
     epochs: int = 4
     minibatches: int = 4
     actor_features: tuple[int, ...] = (32, 32)
+    actor_linear: bool = False
     critic_features: tuple[int, ...] = (64, 64)
     shared_critic: bool = False
     mirrored: bool = False
+    rejoined: bool = False
 
     def __post_init__(self):
         for name in ("num_envs", "rollout_steps", "epochs", "minibatches"):
@@ -80,6 +86,13 @@ class MappoConfig:
             )
         if self.mirrored and self.num_envs % 2:
             raise ValueError(f"mirrored pairs need an even num_envs, got {self.num_envs}.")
+        if self.rejoined and not self.mirrored:
+            raise ValueError("rejoined is for mirrored environments, got mirrored=False.")
+
+    @property
+    def actor(self) -> Equivariant:
+        """Each agent's network, from features to the means of its latents."""
+        return Equivariant(self.actor_features, 1, linear=self.actor_linear)
 
     def source(self, number: Array) -> Array:
         """Number that an environment's randomness comes from: its own, or its pair's."""
@@ -192,12 +205,18 @@ class Batch(NamedTuple):
     second_values: Array
 
 
-def policy(params: dict[str, Any], seen: Seen, config: MappoConfig) -> DiagonalGaussian:
-    """An agent's distribution over latents [..., G, E]; one event per group."""
-    mean = Equivariant(config.actor_features, 1).apply(params["network"], seen.features, seen.mask)
+def policy(params: dict[str, Any], seen: Seen, config: MappoConfig) -> Any:
+    """An agent's distribution over latents [..., G, E]; one event per group.
+
+    A `DiagonalGaussian`, or a `CoherentGaussian` where there is a direction to explore along.
+    """
+    mean = config.actor.apply(params["network"], seen.features, seen.mask)
     assert isinstance(mean, Array)
     mean = mean[..., 0]
-    return DiagonalGaussian(mean, jnp.broadcast_to(params["log_std"], mean.shape), seen.mask)
+    log_std = jnp.broadcast_to(params["log_std"], mean.shape)
+    if seen.along is not None:
+        return CoherentGaussian(mean, log_std, seen.along, seen.mask)
+    return DiagonalGaussian(mean, log_std, seen.mask)
 
 
 def value(params: Any, seen: Seen, config: MappoConfig) -> Array:
@@ -236,9 +255,8 @@ def init_learner(
     first, second = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def actor(key: Array, seen: Seen) -> dict[str, Any]:
-        network = Equivariant(config.actor_features, 1)
         return {
-            "network": network.init(key, seen.features, seen.mask),
+            "network": config.actor.init(key, seen.features, seen.mask),
             "log_std": jnp.asarray(hyper.log_std, jnp.float32),
         }
 
@@ -335,6 +353,8 @@ def rollout(
         environments, turn = jax.vmap(task.step, (0, 0, 0, 0, None, None))(
             keys[:, 2], environments, plan, latent_2, rest[1], task_params
         )
+        if config.rejoined:
+            environments = jax.tree.map(lambda leaf: jnp.repeat(leaf[::2], 2, axis=0), environments)
         played = Rollout(first, second, latent_1, latent_2, log_prob_1, log_prob_2, turn)
         return environments, played
 

@@ -64,16 +64,19 @@ class Equivariant(nn.Module):
     nothing, and have output exactly 0.
 
     Attributes:
-      features: widths of the hidden layers; at least two.
+      features: widths of the hidden layers; at least two, or none for the linear map alone.
       out: values per element.
       activation: a name in `ACTIVATIONS`.
       final_scale: gain of the output layer; small, so that a policy starts near output 0.
+      linear: add a linear map of the element itself to the output, of the same gain: what is a
+        multiple of an input need not be built from bounded activations.
     """
 
     features: Sequence[int]
     out: int
     activation: str = "tanh"
     final_scale: float = 0.01
+    linear: bool = False
 
     @nn.compact
     def __call__(
@@ -90,16 +93,24 @@ class Equivariant(nn.Module):
           float32[..., U, out].
 
         Raises:
-          ValueError: fewer than two features, an unknown activation, or shapes that do not fit.
+          ValueError: fewer than two features (none, without `linear`), an unknown activation, or
+            shapes that do not fit.
         """
-        _check_features(self.features, 2)
-        activate = _activation(self.activation)
         elements, present = _present(elements, mask)
-        hidden = activate(_dense(self.features[0], _HIDDEN_GAIN)(elements))
-        for width in self.features[1:]:
-            shared = _pool(hidden, present, context)
-            hidden = activate(_ElementLayer(width)(hidden, shared))
-        output = _dense(self.out, self.final_scale)(hidden)
+        output = jnp.float32(0.0)
+        if self.features or not self.linear:
+            _check_features(self.features, 2)
+            activate = _activation(self.activation)
+            hidden = activate(_dense(self.features[0], _HIDDEN_GAIN)(elements))
+            for width in self.features[1:]:
+                shared = _pool(hidden, present, context)
+                hidden = activate(_ElementLayer(width)(hidden, shared))
+            output = _dense(self.out, self.final_scale)(hidden)
+        if self.linear:
+            weights = _weights(self.final_scale)
+            output += nn.Dense(self.out, use_bias=False, kernel_init=weights, name="linear")(
+                elements
+            )
         return jnp.where(present[..., None], output, 0.0)
 
 

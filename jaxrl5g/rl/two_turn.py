@@ -14,10 +14,13 @@ class Seen(NamedTuple):
     Attributes:
       features: float32[..., G, E, F], G groups of E elements with F features.
       mask: bool[..., G, E], elements that are there.
+      along: float32[..., G, E], latents in whose direction a group's elements are also explored
+        together (`CoherentGaussian`); None for independent exploration alone.
     """
 
     features: jax.Array
     mask: jax.Array
+    along: jax.Array | None = None
 
 
 class Turn(NamedTuple):

@@ -11,7 +11,7 @@ import scipy.optimize
 import jaxrl5g
 from jaxrl5g import mac
 from jaxrl5g.agents.controller import ControllerConfig, controller, see, see_assignment
-from jaxrl5g.agents.features import POWER_FEATURES, PRB_FEATURES
+from jaxrl5g.agents.features import feature_names
 from jaxrl5g.agents.slots import prepare
 from jaxrl5g.rl.mappo import MappoConfig, policy
 from jaxrl5g.rl.networks import Equivariant
@@ -26,7 +26,7 @@ PAPER = ControllerConfig("paper", 1)
 KEY = jax.random.key(0)
 
 
-def actors(seed):
+def actors(seed, parametrisation="paper"):
     """Random networks, of visible effect; None for networks that say 0."""
     rng = np.random.default_rng(seed)
 
@@ -38,7 +38,8 @@ def actors(seed):
         leaves = jax.tree.map(lambda x: jnp.asarray(scale * rng.normal(size=x.shape)), shapes)
         return {"network": leaves, "log_std": jnp.float32(-1.0)}
 
-    return {"first": actor(len(PRB_FEATURES)), "second": actor(len(POWER_FEATURES))}
+    names = feature_names(parametrisation)
+    return {name: actor(len(features)) for name, features in names.items()}
 
 
 def play(make, key, params):
@@ -73,7 +74,7 @@ KEYS = jax.random.split(jax.random.key(1), DROPS)
 
 
 def test_residual_at_rest_is_proportional_fair_with_knapsack_power_bit_for_bit():
-    mine = jax.device_get(residual_episodes(actors(None), KEYS, PARAMS))
+    mine = jax.device_get(residual_episodes(actors(None, "residual"), KEYS, PARAMS))
     classical = jax.device_get(classical_episodes(KEYS, PARAMS))
     for one, other in zip(
         jax.tree.leaves((mine[:3], mine[3].mean)),
@@ -90,7 +91,9 @@ def test_residual_at_rest_is_proportional_fair_with_knapsack_power_bit_for_bit()
 
 
 def test_decisions_hold_for_a_period_and_prbs_follow_the_channel():
-    observation, _, sent, memory = jax.device_get(residual_episodes(actors(3), KEYS, PARAMS))
+    observation, _, sent, memory = jax.device_get(
+        residual_episodes(actors(3, "residual"), KEYS, PARAMS)
+    )
     within = np.arange(1, SLOTS) % PERIOD != 0
     for latent in (memory.first_latent, memory.second_latent):
         change = np.diff(latent, axis=1)
@@ -210,7 +213,7 @@ def test_permuting_users_permutes_decisions_assignment_and_power(seed):
 
 def prepared(observation, mean, params):
     slot = prepare(observation, mean, params)
-    first = see(slot, observation, params)
+    first = see(slot, observation, params, "paper")
     return first, see_assignment(first, slot, slot.fair_owner, observation, params), slot
 
 
@@ -260,7 +263,8 @@ def test_features_are_what_their_names_say():
     )
     mean = np.exp(rng.uniform(1, 8, (CELLS, USERS)))
     _, second, slot = jax.device_get(views(observation, jnp.asarray(mean, jnp.float32), SMOOTH))
-    got = dict(zip(POWER_FEATURES, np.moveaxis(second.features, -1, 0), strict=True))
+    names = feature_names("paper")["second"]
+    got = dict(zip(names, np.moveaxis(second.features, -1, 0), strict=True))
     seen = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), observation)
     mask = seen.mask > 0
     csi, bits = seen.csi_db, np.where(mask, seen.acked_bits, 0.0)
@@ -302,7 +306,7 @@ def test_features_are_what_their_names_say():
         "owned_csi": np.where(counts > 0, (owned_csi - 12) / 10, 0.0),
         "value_share": value * users / value.sum(-1, keepdims=True) / 4,
     }
-    assert list(expected) == list(POWER_FEATURES)
+    assert list(expected) == list(names)
     for name, values in expected.items():
         np.testing.assert_allclose(
             got[name], np.where(mask, values, 0.0), rtol=1e-4, atol=1e-5, err_msg=name

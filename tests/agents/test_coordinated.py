@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 import jaxrl5g
 from jaxrl5g import mac
 from jaxrl5g.agents import (
-    CELL_FEATURES,
-    POWER_FEATURES,
-    PRB_FEATURES,
     ControllerConfig,
     DownlinkTurns,
     controller,
     deciding,
     downlink_task,
+    feature_names,
     load_config,
     load_controller,
     save_controller,
@@ -43,6 +41,7 @@ ENV, PARAMS = jaxrl5g.make(
 BUDGET = float(PARAMS.power_budget)
 NETWORKS = MappoConfig(actor_features=(8, 8))
 CONFIG = ControllerConfig("coordinated", PERIOD)
+NAMES = feature_names("coordinated")
 KEYS = jax.random.split(jax.random.key(1), DROPS)
 REST = jnp.zeros((CELLS, USERS))
 EXAMPLES = settings(max_examples=15, deadline=None)
@@ -61,8 +60,7 @@ def actors(seed):
         leaves = jax.tree.map(lambda x: jnp.asarray(scale * rng.normal(size=x.shape)), shapes)
         return {"network": leaves, "log_std": jnp.float32(-1.0)}
 
-    extra = len(CELL_FEATURES)
-    return {"first": actor(len(PRB_FEATURES) + extra), "second": actor(len(POWER_FEATURES) + extra)}
+    return {name: actor(len(features)) for name, features in NAMES.items()}
 
 
 def play(make, key, params):
@@ -283,7 +281,7 @@ def test_the_task_plays_the_controllers_own_episode(lively):
     _, slots, _, _ = lively
     np.testing.assert_allclose(reward, slots.reshape(DROPS, -1, PERIOD).mean(-1), rtol=1e-4)
     assert truncated[:, -1].all() and not truncated[:, :-1].any()
-    assert final.features.shape[-1] == len(PRB_FEATURES) + len(CELL_FEATURES)
+    assert final.features.shape[-1] == len(NAMES["first"])
     assert np.isfinite(final.features).all()
 
 
@@ -300,7 +298,7 @@ def test_alone_a_cell_keeps_the_whole_band():
 def test_jaxmarl_learners_see_the_same_features():
     turns = DownlinkTurns(ENV, CONFIG)
     shape = jax.eval_shape(turns.reset, jax.random.key(0), PARAMS)[0]["prb"].shape
-    features = len(POWER_FEATURES) + len(CELL_FEATURES)
+    features = len(NAMES["second"])
     assert shape == (CELLS * USERS * (1 + features) + 2,) == turns.observation_space("prb").shape
 
 

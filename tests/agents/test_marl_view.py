@@ -7,7 +7,7 @@ import pytest
 
 import jaxrl5g
 from jaxrl5g.agents.controller import ControllerConfig
-from jaxrl5g.agents.features import POWER_FEATURES, PRB_FEATURES
+from jaxrl5g.agents.features import feature_names
 from jaxrl5g.agents.marl_view import DownlinkTurns
 from jaxrl5g.agents.task import downlink_task
 
@@ -103,11 +103,12 @@ def test_two_turns_are_a_step_of_the_task_with_its_reward(actions, played):
             np.testing.assert_allclose(infos[name][1::2, :, agent], turns(values), rtol=1e-5)
 
     # observations are presence and features row by row, then the agent and whether it is in turn
-    width = 1 + len(POWER_FEATURES)
+    names = feature_names("paper")
+    width = 1 + len(names["second"])
     for index, name in enumerate(TURNS.agents):
         users = observations[name][..., :-2].reshape(2 * STEPS, BATCH, CELLS, USERS, width)
         np.testing.assert_array_equal(users[::2, ..., 0], turns(seen.mask))
-        known = 1 + len(PRB_FEATURES)
+        known = 1 + len(names["first"])
         before, after = turns(seen.features), turns(informed.features)
         np.testing.assert_allclose(users[::2, ..., 1:known], before, rtol=1e-4, atol=1e-5)
         assert not users[::2, ..., known:].any()
@@ -162,7 +163,7 @@ def test_spaces_hold_what_they_should(played):
         assert space.shape == (SIZE,)
         sample = np.asarray(space.sample(jax.random.key(0)))
         assert (np.abs(sample) <= 3).all() and np.ptp(sample) > 0
-    assert TURNS.world_state_size() == SIZE * (1 + len(POWER_FEATURES)) + 1
+    assert TURNS.world_state_size() == SIZE * (1 + len(feature_names("paper")["second"])) + 1
 
 
 def test_bad_input_is_named():

@@ -7,7 +7,7 @@ import pytest
 
 import jaxrl5g
 from jaxrl5g.agents.controller import ControllerConfig, controller, see
-from jaxrl5g.agents.features import POWER_FEATURES, PRB_FEATURES
+from jaxrl5g.agents.features import feature_names
 from jaxrl5g.agents.slots import prepare
 from jaxrl5g.agents.task import downlink_task
 from jaxrl5g.env.reward import jain_index
@@ -46,7 +46,8 @@ class Case:
             leaves = jax.tree.map(lambda x: jnp.asarray(0.6 * rng.normal(size=x.shape)), shapes)
             return {"network": leaves, "log_std": jnp.float32(-1.0)}
 
-        return {"first": actor(len(PRB_FEATURES)), "second": actor(len(POWER_FEATURES))}
+        names = feature_names(self.config.parametrisation)
+        return {name: actor(len(features)) for name, features in names.items()}
 
     def _run_task(self, actors, key, rest_first, rest_second, params):
         """What the first agent sees, the turn, and the state, of every step from a reset."""
@@ -75,7 +76,7 @@ class Case:
             allocation, memory = scheduler.apply(key, observation, memory, params)
             observation, state, reward, _, info = self.env.step_env(key, state, allocation, params)
             mean = average(memory.mean, observation.acked_bits, self.config.window)
-            seen = see(prepare(observation, mean, params), observation, params)
+            seen = see(prepare(observation, mean, params), observation, params, "paper")
             told = {
                 "bits": info["acked_bits"].sum(),
                 "jain": jain_index(observation.throughput, observation.mask),
@@ -116,8 +117,8 @@ def test_a_task_s_episodes_are_those_of_the_controller(period, rests):
         reward, told, seen = jax.device_get(
             case.run_controller(
                 actors,
-                start.observation,
-                start.environment,
+                start.episode.observation,
+                start.episode.environment,
                 case.params,
                 rest_first=rests[0],
                 rest_second=rests[1],
@@ -150,8 +151,8 @@ def test_an_episode_after_an_automatic_reset_starts_like_one_after_a_reset():
     # the average has seen the slot before the first, in which nothing was acknowledged
     expected = float(case.params.initial_throughput) * (1 - 1 / case.config.window)
     for start in range(0, case.steps, case.horizon):
-        np.testing.assert_allclose(states.mean[start], expected, rtol=1e-6)
-        assert int(states.environment.time[start]) == 0
+        np.testing.assert_allclose(states.episode.mean[start], expected, rtol=1e-6)
+        assert int(states.episode.environment.time[start]) == 0
 
 
 def test_agents_at_rest_make_a_difference():

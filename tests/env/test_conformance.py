@@ -17,7 +17,7 @@ def test_registered_environments(env_id):
     "options",
     [
         {"fidelity": "sionna", "csi": "perfect"},
-        {"fidelity": "shannon"},
+        {"fidelity": "shannon", "reward": "weighted_rate"},
         {
             "num_cells": 2,
             "csi": "centralised",

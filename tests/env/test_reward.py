@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import jaxrl5g
+from jaxrl5g import mac
 from jaxrl5g.env import jain_index, peak_cell_rate
-from jaxrl5g.env.reward import slot_reward
+from jaxrl5g.env.link import TRANSMIT
+from jaxrl5g.env.projection import project
+from jaxrl5g.env.reward import expected_bits, slot_reward, weighted_rate
 
 USERS = 4
 _, FAIR = jaxrl5g.make("TinyDownlink-v0", fidelity="shannon")
@@ -130,3 +133,58 @@ def test_gradients_are_finite_where_users_starve():
     assert np.isfinite(np.asarray(slope)).all()
     slope = jax.jit(jax.grad(lambda x: slot_reward(after, x, EVERYBODY, ALPHA)))(after)
     assert np.isfinite(np.asarray(slope)).all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.0])
+def test_weighted_rate_is_the_slope_of_the_alpha_fair_utility(alpha):
+    """Per user, up to a factor that all users share, and one for users of equal throughput."""
+    params = ALPHA.replace(fairness_alpha=jnp.float32(alpha))
+    before = jnp.array([[100.0, 900.0, 2000.0, 10.0]])
+    bits = jnp.array([[300.0, 50.0, 0.0, 20.0]])
+    mask = jnp.array([[True, True, False, True]])
+    utility = jax.grad(lambda after: slot_reward(before, after, mask, params))(before)
+    mine = jax.grad(lambda bits: weighted_rate(bits, before, mask, params))(bits)
+    assert float(mine[0, 2]) == float(utility[0, 2]) == 0.0
+    here = np.asarray(mask)
+    ratio = np.asarray(mine)[here] / np.asarray(utility)[here]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+    # linear in the bits
+    value = weighted_rate(bits, before, mask, params)
+    np.testing.assert_allclose(value, jnp.sum(mine * bits), rtol=1e-5)
+    even = weighted_rate(bits, jnp.full_like(before, 7.0), mask, params)
+    np.testing.assert_allclose(even, float(bits[mask].sum()) / PEAK, rtol=1e-5)
+
+
+def test_weighted_rate_is_finite_without_throughput():
+    for throughput in (0.0, 1e-20):
+        starved = jnp.array([[throughput, 1.0, 1e4, throughput]])
+        value = weighted_rate(jnp.full((1, USERS), 10.0), starved, EVERYBODY, ALPHA)
+        assert np.isfinite(float(value))
+
+
+def test_expected_bits_are_what_is_decoded_but_for_luck():
+    """Over many blocks with many errors, their sums agree; retransmissions are among them."""
+    env, params = jaxrl5g.make("TinyDownlink-v0", bler_target=0.4, olla_step_db=1.0)
+
+    @jax.jit
+    @jax.vmap
+    def episode(key):
+        observation, state = env.reset_env(key, params)
+        scheduler = mac.proportional_fair(100.0)
+
+        def slot(carry, _):
+            observation, state, memory = carry
+            allocation, memory = scheduler.apply(key, observation, memory, params)
+            outcome = TRANSMIT["nr"](state, project(allocation, state.mask, 1e9), params)
+            decoded = jnp.where(outcome.decoded == 1, outcome.block_bits, 0.0)
+            observation, state, *_ = env.step_env(key, state, allocation, params)
+            said = jnp.sum(expected_bits(outcome)), jnp.sum(decoded), jnp.sum(outcome.attempt > 1)
+            return (observation, state, memory), said
+
+        start = (observation, state, scheduler.init(params))
+        return jax.tree.map(jnp.sum, jax.lax.scan(slot, start, None, length=100)[1])
+
+    expected, decoded, again = map(np.asarray, episode(jax.random.split(jax.random.key(0), 64)))
+    assert again.sum() > 500
+    difference = (expected - decoded) / decoded.mean()
+    assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(difference.size) < 0.02

@@ -348,7 +348,7 @@ def transmit_nr(state, owner, power, gains, uniforms, case):
 TRANSMIT = {"shannon": transmit_shannon, "sionna": transmit_sionna, "nr": transmit_nr}
 
 
-def reward_of(before, after, mask, case):
+def reward_of(before, after, mask, out, case):
     config = case.config
     orders, rates = mcs_arrays(config.mcs_table)
     peak = config.num_prbs * config.res_per_prb * float(np.max(orders * rates))
@@ -359,6 +359,11 @@ def reward_of(before, after, mask, case):
             return np.log(x / share) if a == 1 else ((x / share) ** (1 - a) - 1) / (1 - a)
 
         return np.mean(utility(after[mask]) - utility(before[mask]))
+    if config.reward == "weighted_rate":
+        bits = np.where(out.decoded == 1, out.block_bits, 0.0)
+        bits = np.where(out.attempt == 1, (1 - out.error_rate) * out.block_bits, bits)
+        weights = (before[mask].mean() / before[mask]) ** case.alpha
+        return np.sum(weights * bits[mask]) / (config.num_cells * peak)
     jain = after[mask].sum() ** 2 / (mask.sum() * np.sum(after[mask] ** 2))
     cells = [after[c][mask[c]].sum() / peak for c in range(config.num_cells)]
     return case.throughput_weight * np.mean(cells) + case.fairness_weight * jain
@@ -368,7 +373,13 @@ def reward_of(before, after, mask, case):
 CASES = {
     "nr-chase-1": {"combining": "chase", "harq_processes": 3, "cqi_delay": 3},
     "nr-incremental-1": {"combining": "incremental", "mcs_table": 2, "subband_prbs": 5},
-    "nr-chase-3": {"mcs_table": 2, "csi": "perfect", "min_users": 2, "feedback_delay": 1},
+    "nr-chase-3": {
+        "mcs_table": 2,
+        "csi": "perfect",
+        "min_users": 2,
+        "feedback_delay": 1,
+        "reward": "weighted_rate",
+    },
     "nr-incremental-3": {
         "combining": "incremental",
         "reward": "alpha_fair",
@@ -376,7 +387,7 @@ CASES = {
         "cqi_period": 3,
         "cqi_delay": 7,
     },
-    "sionna-1": {"mcs_table": 2},
+    "sionna-1": {"mcs_table": 2, "reward": "weighted_rate", "fairness_alpha": 0.7},
     "sionna-3": {"min_users": 2, "csi": "perfect"},
     "shannon-1": {"reward": "alpha_fair", "subband_prbs": 5},
     "shannon-3": {"min_users": 1, "cqi_period": 2, "cqi_delay": 1},
@@ -524,7 +535,7 @@ def test_slots_match_the_reference(name, record_property):
         mean = np.where(mask, mean, 0.0)
         close("throughput", after.throughput, mean, sure)
         if sure.all():
-            truth = reward_of(state.throughput, mean, mask, case)
+            truth = reward_of(state.throughput, mean, mask, out, case)
             np.testing.assert_allclose(rewards[t], truth, rtol=1e-4, atol=3e-6)
         served_db = np.where(
             out.sinr_eff > 0, 10 * np.log10(np.maximum(out.sinr_eff, 1e-9)), state.sinr_eff_db

@@ -7,7 +7,7 @@ import pytest
 from experiments.cli import main
 from experiments.environments import held_out_split
 from experiments.tilts import Tilts
-from jaxrl5g.agents import POWER_FEATURES
+from jaxrl5g.agents import feature_names
 
 TINY = ["tilts", "--env", "TinyDownlink-v0", "--split", "none", "--drops", "2", "--slots", "120"]
 
@@ -17,7 +17,7 @@ def test_power_tilts_are_measured_against_rest(tmp_path):
     options = ["--parametrisation", "paper", "--pf", "--coefficients", "1e-9", "1"]
     assert main([*TINY, *options, "--out", str(out)]) == 0
     rows = json.loads((out / "tilts.json").read_text())["tilts"]
-    assert [row["feature"] for row in rows[::2]] == list(POWER_FEATURES)
+    assert [row["feature"] for row in rows[::2]] == list(feature_names("paper")["second"])
     cell = {(row["feature"], row["coefficient"]): row["cell_throughput"]["value"] for row in rows}
     # a tilt too small to be seen in float32 changes nothing; one that can be seen does
     assert cell["csi_mean", 1e-9] == 0.0

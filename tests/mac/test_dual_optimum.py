@@ -78,6 +78,20 @@ def test_held_prbs_and_users_left_out_get_nothing():
     assert (np.asarray(nobody) == -1).all()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_subband_is_as_many_prbs_of_one_gain(seed):
+    rng = np.random.default_rng(seed)
+    gains = np.asarray(10 ** rng.uniform(-0.5, 2.5, (1, USERS, PRBS)), np.float32)
+    weights = jnp.asarray(10 ** rng.uniform(-1, 0.5, (1, USERS)), jnp.float32)
+    free = rng.integers(0, 4, PRBS)
+    budget = jnp.asarray([10 ** rng.uniform(-1, 1.5)], jnp.float32)
+    together = SOLVE(jnp.asarray(gains), weights, jnp.asarray(free)[None], budget, table=1)
+    alone = jnp.asarray(np.repeat(gains, free, axis=-1))
+    apart = SOLVE(alone, weights, jnp.ones((1, free.sum()), bool), budget, table=1)
+    np.testing.assert_array_equal(np.repeat(together, free, axis=-1), apart)
+    assert (np.asarray(together)[0, free == 0] == -1).all()
+
+
 def test_never_worth_less_than_pf_with_the_same_power():
     env, params = jaxrl5g.make("RayleighDownlink-v0", num_users=6, num_prbs=12, csi="perfect")
     dual, pf = SCHEDULERS["dual"](), SCHEDULERS["pf"](power="knapsack")

@@ -13,7 +13,13 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl5g.rl import LOG_STD_RANGE, Categorical, DiagonalGaussian, SoftmaxGaussian
+from jaxrl5g.rl import (
+    LOG_STD_RANGE,
+    Categorical,
+    CoherentGaussian,
+    DiagonalGaussian,
+    SoftmaxGaussian,
+)
 
 CELLS, USERS = 3, 5
 seeds = st.integers(0, 2**32 - 1)
@@ -280,3 +286,82 @@ def test_events_need_axes_that_exist(event_axes):
         ours.log_prob(latent)
     with pytest.raises(ValueError, match="event_axes"):
         Categorical(jnp.zeros((2, 4)), event_axes=event_axes).entropy()
+
+
+# --- coherent noise ------------------------------------------------------------------------------
+
+
+def coherent(seed):
+    """Two with the same mask, a latent, and their covariances row by row."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((CELLS, USERS)) < 0.7
+    mask[0, 0] = True
+
+    def one():
+        mean, along = rng.normal(size=(2, CELLS, USERS))
+        log_std = rng.uniform(-2, 1, (CELLS, USERS))
+        parts = [jnp.asarray(part, jnp.float32) for part in (mean, log_std, 2 * along)]
+        return CoherentGaussian(*parts, jnp.asarray(mask))
+
+    return one(), one(), rng.normal(size=(CELLS, USERS)).astype(np.float32), mask
+
+
+def normal(distribution, row, mask):
+    """Mean and covariance of a row's unmasked entries, in float64."""
+    mean, log_std, along = (
+        np.asarray(part, np.float64)[row][mask[row]]
+        for part in (distribution.mean, distribution.log_std, distribution.along)
+    )
+    return mean, np.diag(np.exp(2 * log_std)) + np.outer(along, along)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=seeds)
+def test_coherent_noise_has_the_density_of_its_covariance(seed):
+    ours, other, latent, mask = coherent(seed)
+    log_prob, entropy, divergence = map(np.asarray, describe(ours, other, jnp.asarray(latent)))
+    for row in range(CELLS):
+        if not mask[row].any():
+            assert log_prob[row] == entropy[row] == divergence[row] == 0
+            continue
+        (mean, covariance), (elsewhere, wider) = (normal(d, row, mask) for d in (ours, other))
+        truth = scipy.stats.multivariate_normal(mean, covariance)
+        np.testing.assert_allclose(log_prob[row], truth.logpdf(latent[row][mask[row]]), rtol=2e-3)
+        np.testing.assert_allclose(entropy[row], truth.entropy(), rtol=1e-3, atol=1e-3)
+        away = mean - elsewhere
+        kl = 0.5 * (
+            np.trace(np.linalg.solve(wider, covariance))
+            - mean.size
+            + away @ np.linalg.solve(wider, away)
+            + np.linalg.slogdet(wider)[1]
+            - np.linalg.slogdet(covariance)[1]
+        )
+        np.testing.assert_allclose(divergence[row], kl, rtol=2e-3, atol=2e-3)
+
+
+def test_coherent_noise_is_drawn_with_its_covariance_and_without_direction_is_independent():
+    ours, other, latent, mask = coherent(3)
+    drawn = np.asarray(many(ours, jax.random.split(jax.random.key(0), KEYS)), np.float64)
+    assert not drawn[:, ~mask].any()
+    for row in np.flatnonzero(mask.any(-1)):
+        mean, covariance = normal(ours, row, mask)
+        found = np.atleast_2d(np.cov(drawn[:, row][:, mask[row]].T))
+        scale = np.sqrt(np.outer(covariance.diagonal(), covariance.diagonal()))
+        assert (np.abs(found - covariance) < 0.06 * scale).all()
+        np.testing.assert_allclose(drawn[:, row][:, mask[row]].mean(0), mean, atol=0.1)
+    plain, rival = (DiagonalGaussian(d.mean, d.log_std, d.mask) for d in (ours, other))
+    still, stiller = (d.replace(along=jnp.zeros((CELLS, USERS))) for d in (ours, other))
+    for one, two in zip(
+        describe(plain, rival, latent), describe(still, stiller, latent), strict=True
+    ):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(ours.mode(), plain.mode())
+
+
+def test_masked_entries_of_coherent_noise_get_no_gradient():
+    ours, other, latent, mask = coherent(5)
+    spoilt = ours.replace(along=jnp.where(mask, ours.along, jnp.nan))
+    slopes = gradients(spoilt, other, jnp.where(mask, latent, jnp.nan))
+    for slope in (slopes.mean, slopes.log_std, slopes.along):
+        assert not np.asarray(slope)[~mask].any() and np.isfinite(slope).all()
+        assert np.asarray(slope)[mask].all()

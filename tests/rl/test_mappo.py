@@ -30,6 +30,7 @@ CONFIG = MappoConfig(
 )
 SHARED = MappoConfig(**{**vars(CONFIG), "shared_critic": True})
 MIRRORED = MappoConfig(**{**vars(CONFIG), "mirrored": True})
+REJOINED = MappoConfig(**{**vars(MIRRORED), "rejoined": True})
 HYPER = Hyper(learning_rate=3e-3)
 BOTH = PhaseSettings()
 SCALE = 1.0
@@ -347,6 +348,20 @@ def test_a_mirrored_pair_meets_the_same_and_does_the_opposite(start):
     assert np.unique(np.abs(advantages)).size == advantages.size // 2
 
 
+def test_a_rejoined_pair_starts_every_step_from_one_state(start):
+    environments, played, _ = play(start, BOTH, HYPER, config=REJOINED)
+    for leaf in jax.tree.leaves(environments):
+        np.testing.assert_array_equal(leaf[::2], leaf[1::2])
+    for seen in (played.first.features, played.first.mask):
+        np.testing.assert_array_equal(seen[1:, ::2], seen[1:, 1::2])
+    # what each did and where it led is its own
+    assert (played.turn.reward[:, ::2] != played.turn.reward[:, 1::2]).any()
+    # and what follows is what the first one's decision led to
+    following = np.asarray(played.turn.final.features)[:-1, ::2]
+    goes_on = ~np.asarray(played.turn.truncated | played.turn.terminated)[:-1, ::2]
+    np.testing.assert_array_equal(following[goes_on], played.first.features[1:, ::2][goes_on])
+
+
 # --- phases -------------------------------------------------------------------------------------
 
 
@@ -513,6 +528,7 @@ def test_a_reward_that_is_no_number_stops_the_run(tmp_path, start):
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"rollout_steps": 8, "minibatches": 3}, "minibatches must divide rollout_steps = 8"),
         ({"num_envs": 3, "mirrored": True}, "even num_envs, got 3"),
+        ({"rejoined": True}, "mirrored=False"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(values, message):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxrl5g.rl import ACTIVATIONS, MLP, Equivariant, Pooled
 
 BATCH, USERS, FEATURES, SHARED, HIDDEN, OUT = 3, 6, 4, 2, 16, 2
-ACTOR = Equivariant((HIDDEN, HIDDEN), OUT, final_scale=1.0)
+ACTOR = Equivariant((HIDDEN, HIDDEN), OUT, final_scale=1.0, linear=True)
 CRITIC = Pooled((HIDDEN, HIDDEN))
 NETWORKS = {"actor": ACTOR, "critic": CRITIC}
 FRESH = Equivariant((HIDDEN, HIDDEN), OUT)  # a policy as it starts, without context
@@ -177,6 +177,25 @@ def test_mask_and_context_are_optional(fresh):
     assert np.array_equal(jax.jit(FRESH.apply)(*given), jax.jit(FRESH.apply)(*given, everyone))
 
 
+def test_the_linear_part_adds_a_multiple_of_the_element_itself():
+    elements, mask, context = inputs(4)
+    rest = {name: leaves for name, leaves in PARAMS["actor"]["params"].items() if name != "linear"}
+    without = ACTOR.clone(linear=False).apply({"params": rest}, elements, mask, context)
+    kernel = PARAMS["actor"]["params"]["linear"]["kernel"]
+    added = np.where(mask[..., None], elements @ kernel, 0.0)
+    with_it = apply("actor", elements, mask, context)
+    np.testing.assert_allclose(with_it - np.asarray(without), added, rtol=1e-4, atol=1e-5)
+
+
+def test_a_linear_map_alone_is_one():
+    elements, mask, _ = inputs(6)
+    network = Equivariant((), OUT, linear=True)
+    params = jax.jit(network.init)(jax.random.key(0), elements, mask)
+    kernel = params["params"]["linear"]["kernel"]
+    expected = np.where(mask[..., None], elements @ kernel, 0.0)
+    np.testing.assert_allclose(network.apply(params, elements, mask), expected, atol=1e-6)
+
+
 def test_a_policy_starts_near_zero(fresh):
     """Hidden activations are at most 1, weights within 2.28 deviations (truncated at 2 of 0.88)."""
     elements, mask, _ = inputs(4)
@@ -239,6 +258,8 @@ def test_bad_sizes_names_and_shapes_are_refused():
         shapes(MLP(()), elements)
     with pytest.raises(ValueError, match=r"at least 2 layers, got \(4,\)"):
         shapes(Equivariant((4,), 1), elements)
+    with pytest.raises(ValueError, match=r"at least 2 layers, got \(\)"):
+        shapes(Equivariant((), 1), elements)
     with pytest.raises(ValueError, match="at least 1 layers"):
         shapes(Pooled(()), elements)
     with pytest.raises(ValueError, match=r"elements must be \[..., U, F\]"):
