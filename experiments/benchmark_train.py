@@ -41,7 +41,7 @@ class BenchmarkTrain:
 
     Counts environment slots per second of whole updates against the number of environments, the
     devices that share them and the slots for which a decision holds, each in a process of its
-    own. The parts are timed as programs of their own from the same states: the update alone, and
+    own. The parts are timed as programs of their own: the update alone, and
     rollouts with both agents acting, at rest (proportional fair with knapsack power) and at rest
     with equal power; differences of these are what the resolver and the knapsack cost. On a CPU
     the devices are virtual. Leave the machine otherwise idle.
@@ -189,8 +189,9 @@ def measure(setting: Setting) -> dict[str, Any]:
         `spread` (slowest and fastest), `us_per_slot` by part, `trace_s` and `compile_s` of whole
         updates, `parts_compile_s` of the others, `instructions` of every program, and peak memory.
         Parts, in microseconds a slot: `environment` (rollout with equal power, both agents'
-        networks included), `knapsack`, `resolver`, `update`, and `rest`, what the whole takes
-        beyond them. As differences of medians they may come out below 0 where they are small.
+        networks included), `knapsack` (of the decisions, and of the joint optimum that the PRB
+        agent is told of), `resolver`, `update`, and `rest`, what the whole takes beyond them. As
+        differences of medians they may come out below 0 where they are small.
 
     Raises:
         ValueError: environments that do not divide over the devices, or too few devices.
@@ -202,30 +203,37 @@ def measure(setting: Setting) -> dict[str, Any]:
     config = mappo.MappoConfig(num_envs=setting.envs)
     hyper = jax.tree.map(lambda number: jnp.full(1, number, jnp.float32), mappo.Hyper())
     programs = _programs(env, setting, config, mesh)
-    task = downlink_task(env, ControllerConfig(decision_period=setting.period))
     keys = jax.random.split(jax.random.key(0), 1)
-    state = init_learners(keys, task, params, config, hyper, mesh)
+
+    def start(kind: Any) -> mappo.LearnerState:
+        task = downlink_task(env, ControllerConfig(kind, decision_period=setting.period))
+        return init_learners(keys, task, params, config, hyper, mesh)
+
+    state = start("residual")
+    starts = {"acting": state, "resting": state, "equal_power": start("paper")}
     params, hyper = jax.device_put((params, hyper), jax.sharding.NamedSharding(mesh, jax.P()))
 
     train = _compile(programs.train, state, params, _ACTING, hyper)
-    play = {name: _compile(program, state, params) for name, program in programs.play.items()}
+    play = {
+        name: _compile(program, starts[name], params) for name, program in programs.play.items()
+    }
     _, played = play["acting"].call(state, params)
     learn = _compile(programs.learn, state, played, hyper)
 
     slots_per_update = config.rollout_steps * setting.period
     count = -(-setting.horizon // slots_per_update)  # an episode at least: every reset is in it
-    timed = partial(_pass_seconds, start=state, count=count, repeats=setting.repeats)
-    whole = timed(lambda state: train.call(state, params, _ACTING, hyper)[0])
+    timed = partial(_pass_seconds, count=count, repeats=setting.repeats)
+    whole = timed(lambda state: train.call(state, params, _ACTING, hyper)[0], state)
     slots = setting.envs * slots_per_update * count
 
     def us(seconds: list[float]) -> float:
         return 1e6 * float(np.median(seconds)) / slots
 
     rollout = {
-        name: us(timed(lambda state, call=program.call: call(state, params)[0]))
+        name: us(timed(lambda state, call=program.call: call(state, params)[0], starts[name]))
         for name, program in play.items()
     }
-    update = us(timed(lambda state: learn.call(state, played, hyper)))
+    update = us(timed(lambda state: learn.call(state, played, hyper), state))
     others = {**play, "update": learn}
     return {
         **asdict(setting),
@@ -303,8 +311,9 @@ def run(options: BenchmarkTrain, argv: list[str]) -> dict[str, Any]:
     write_json(options.out, results)
     console.print(table(results))
     console.print(
-        "us a slot: environment, networks included; what knapsack power and the resolver add to "
-        "it; the update alone; what the whole takes beyond these"
+        "us a slot: environment, networks included; what knapsack power, with the joint optimum "
+        "that is foreseen, and the resolver add to it; the update alone; what the whole takes "
+        "beyond these"
     )
     console.print(f"written to {options.out}")
     return results

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from experiments.environments import held_out_split, open_environment
 from experiments.figures import COLOURS, save
-from experiments.names import UsageError
+from experiments.names import UsageError, unknown
 from experiments.record import provenance, write_json
 from jaxrl5g.agents import ControllerConfig, deciding, feature_names
 from jaxrl5g.evaluation import Metrics, evaluate_stack
@@ -35,6 +35,7 @@ class Tilts:
     Examples:
       python -m experiments tilts --parametrisation paper --out runs/tilts
       python -m experiments tilts --parametrisation paper --pf --out runs/power-tilts
+      python -m experiments tilts --features joint_latent --coefficients 0.5 1 2 4
     """
 
     parametrisation: Literal["residual", "paper"] = "residual"
@@ -55,6 +56,8 @@ class Tilts:
     """Slots of the controller's own average of throughput."""
     coefficients: tuple[float, ...] = (-1.0, -0.3, 0.3, 1.0)
     """Latent per unit of a feature."""
+    features: tuple[str, ...] = ()
+    """Features to try, of either agent; all by default."""
     seed: int = 5
     """Of the drops."""
     out: Path = Path("runs/tilts")
@@ -75,6 +78,10 @@ def run(options: Tilts, argv: list[str]) -> dict[str, Any]:
         config = ControllerConfig(options.parametrisation, options.period, options.window)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    known = feature_names(options.parametrisation)["second"]  # the first agent's are among them
+    for name in options.features:
+        if name not in known:
+            raise unknown("feature", name, known)
     split = None if options.split == "none" else options.split
     env, params = open_environment(options.env, split, options.drops, options.slots)
     names, weights = _tilts(options)
@@ -127,7 +134,7 @@ def _tilts(options: Tilts) -> tuple[list[tuple[str, str, float]], tuple[jax.Arra
         for agent, features in (("PRB", seen["first"]), ("power", seen["second"]))
         for feature in features
         for coefficient in options.coefficients
-        if agent == "power" or not options.pf
+        if (agent == "power" or not options.pf) and feature in (options.features or features)
     ]
     first, second = (
         np.zeros((len(names) + 1, len(features)), np.float32) for features in seen.values()

@@ -85,16 +85,18 @@ class Memory(NamedTuple):
     levels: jax.Array | None = None
 
 
-def see(slot: Slot, observation: Observation, params: Any, parametrisation: str) -> Seen:
+def see(slot: Slot, observation: Observation, params: Any, config: ControllerConfig) -> Seen:
     """What the PRB agent sees: a group per cell, an element per user.
 
-    `residual` is also explored along the joint optimum's latents, which pay off together alone.
+    `residual` is also explored along the joint optimum's latents, which pay off together alone,
+    and in the slot that they are of.
     """
+    parametrisation = config.parametrisation
     features = prb_features(slot, observation, params)
     added = {"residual": joint_features, "coordinated": cell_features}.get(parametrisation)
     if added is not None:
         features = jnp.concatenate([features, added(slot, observation, params)], axis=-1)
-    if parametrisation != "residual":
+    if parametrisation != "residual" or config.decision_period > 1:
         return Seen(features, observation.mask)
     names = feature_names(parametrisation)["first"]
     return Seen(features, observation.mask, features[..., names.index("joint_latent")])
@@ -165,7 +167,7 @@ def deciding(
         mean = average(memory.mean, observation.acked_bits, config.window)
         slot = find(observation, mean, params, config.parametrisation)
         due = memory.slot % config.decision_period == 0
-        seen = see(slot, observation, params, config.parametrisation)
+        seen = see(slot, observation, params, config)
         first = jnp.where(due, decide("first", seen, first_key), memory.first_latent)
         # what a controller at rest agrees on was found with the slot
         levels = slot.levels if rest_first else agree(slot, first, observation, params)

@@ -66,7 +66,7 @@ def downlink_task(
 
     def look(observation: Observation, mean: jax.Array, params: Any) -> tuple[Slot, Seen]:
         slot = find(observation, mean, params, kind)
-        return slot, see(slot, observation, params, kind)
+        return slot, see(slot, observation, params, config)
 
     def reset(key: jax.Array, params: Any) -> _State:
         check_horizon(params, period)

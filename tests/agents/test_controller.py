@@ -213,7 +213,7 @@ def test_permuting_users_permutes_decisions_assignment_and_power(seed):
 
 def prepared(observation, mean, params):
     slot = prepare(observation, mean, params)
-    first = see(slot, observation, params, "paper")
+    first = see(slot, observation, params, PAPER)
     return first, see_assignment(first, slot, slot.fair_owner, observation, params), slot
 
 

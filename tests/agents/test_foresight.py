@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 import jaxrl5g
 from jaxrl5g import mac
-from jaxrl5g.agents.controller import see
+from jaxrl5g.agents.controller import ControllerConfig, see
 from jaxrl5g.agents.decisions import assign, find, residual_latents, residual_shares, tilt
 from jaxrl5g.agents.features import JOINT_FEATURES, joint_features
 from jaxrl5g.agents.foresight import foresee
@@ -67,7 +67,8 @@ def told(key):
 
         worths = jnp.stack([worth(jnp.zeros_like(latents)), worth(latents)])
         features = joint_features(slot, observation, PARAMS)
-        along = see(slot, observation, PARAMS, "residual").along
+        along = see(slot, observation, PARAMS, ControllerConfig("residual", 1)).along
+        assert see(slot, observation, PARAMS, ControllerConfig("residual", 2)).along is None
         after, state, *_ = ENV.step_env(key, state, allocation, PARAMS)
         seen = (latents, gain, worths, features, along, observation.mask, slot.counts)
         return (after, state, memory), seen

@@ -76,7 +76,7 @@ class Case:
             allocation, memory = scheduler.apply(key, observation, memory, params)
             observation, state, reward, _, info = self.env.step_env(key, state, allocation, params)
             mean = average(memory.mean, observation.acked_bits, self.config.window)
-            seen = see(prepare(observation, mean, params), observation, params, "paper")
+            seen = see(prepare(observation, mean, params), observation, params, self.config)
             told = {
                 "bits": info["acked_bits"].sum(),
                 "jain": jain_index(observation.throughput, observation.mask),

@@ -25,6 +25,14 @@ def test_power_tilts_are_measured_against_rest(tmp_path):
     assert (out / "tilts.png").stat().st_size > 1000
 
 
+def test_features_can_be_chosen(tmp_path):
+    options = ["--parametrisation", "paper", "--coefficients", "1", "--features", "metric", "owned"]
+    assert main([*TINY, *options, "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "tilts.json").read_text())["tilts"]
+    named = [(row["agent"], row["feature"]) for row in rows]
+    assert named == [("PRB", "metric"), ("power", "metric"), ("power", "owned")]
+
+
 def test_the_defaults_look_at_no_held_out_tracks():
     assert Tilts().split not in (held_out_split(Tilts().env), "none")
 
@@ -35,6 +43,7 @@ def test_the_defaults_look_at_no_held_out_tracks():
         (["--coefficients", "0"], "coefficients"),
         (["--env", "EtoileDownlink-v0", "--split", "test"], "held out"),
         (["--period", "0"], "decision_period"),
+        (["--features", "metrik"], "did you mean 'metric'"),
     ],
 )
 def test_bad_options_are_named(options, said, tmp_path, capsys):
