@@ -148,7 +148,7 @@ def test_tilts_mean_quotas_and_an_optimal_assignment(seed):
         if not eligible.any():
             assert (owner[cell][free] == -1).all()
             continue
-        shares = np.exp(z[cell]) * (slot.counts[cell] + 1 / (4 * USERS))
+        shares = slot.counts[cell] * np.exp(z[cell]) + np.exp(2 * z[cell]) / (4 * USERS)
         quotas = hamilton(np.where(eligible, shares, 0.0), free.sum())
         got = np.bincount(owner[cell][free], minlength=USERS)
         np.testing.assert_array_equal(got, quotas)

