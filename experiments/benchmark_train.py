@@ -41,10 +41,10 @@ class BenchmarkTrain:
 
     Counts environment slots per second of whole updates against the number of environments, the
     devices that share them and the slots for which a decision holds, each in a process of its
-    own. The parts are timed as programs of their own: the update alone, and
-    rollouts with both agents acting, at rest (proportional fair with knapsack power) and at rest
-    with equal power; differences of these are what the resolver and the knapsack cost. On a CPU
-    the devices are virtual. Leave the machine otherwise idle.
+    own. The parts are timed as programs of their own: the update alone, and rollouts with both
+    agents acting, at rest (proportional fair with knapsack power) and at rest with equal power;
+    differences of these are what the resolver and the knapsack cost. On a CPU the devices are
+    virtual. Leave the machine otherwise idle.
 
     Examples:
       python -m experiments benchmark train

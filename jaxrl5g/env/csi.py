@@ -11,6 +11,7 @@ import numpy as np
 from jaxrl5g import phy
 from jaxrl5g.env.rarely import rarely
 from jaxrl5g.env.types import DownlinkConfig, DownlinkParams
+from jaxrl5g.mac.rates import subband_members
 
 CSI_FLOOR_DB = -40.0
 CSI_CEILING_DB = 60.0
@@ -40,8 +41,7 @@ def _subband_mean(sinr: jax.Array, config: DownlinkConfig) -> jax.Array:
     """The flat SINR of equal capacity over each subband, linear, [..., N] -> [..., S]."""
     if config.subband_size == 1:
         return sinr
-    subband = np.arange(config.num_prbs) // config.subband_size
-    members = (subband[:, None] == np.arange(config.num_subbands)).astype(np.float32)
+    members = subband_members(config)
     # a product with a constant matrix: strided sums would keep XLA from vectorising on a CPU
     mean = jnp.matmul(
         jnp.log2(1.0 + sinr), members / members.sum(axis=0), precision=jax.lax.Precision.HIGHEST

@@ -20,13 +20,18 @@ def per_prb(subbands: jax.Array, config: CellConfig) -> jax.Array:
     return spread[..., : config.num_prbs]
 
 
+def subband_members(config: CellConfig) -> np.ndarray:
+    """float32[N, S]: 1 where a PRB belongs to a subband, a constant matrix for products."""
+    subband = np.arange(config.num_prbs) // config.subband_size
+    return (subband[:, None] == np.arange(subband[-1] + 1)).astype(np.float32)
+
+
 def count_in_subbands(marked: jax.Array, config: CellConfig) -> jax.Array:
     """How many PRBs of each subband are marked: bool[..., N] -> float32[..., S]."""
     if config.subband_size == 1:
         return marked.astype(jnp.float32)
-    subband = np.arange(config.num_prbs) // config.subband_size
-    member = (subband[:, None] == np.arange(subband[-1] + 1)).astype(np.float32)
-    return jnp.matmul(marked.astype(jnp.float32), member, precision=jax.lax.Precision.HIGHEST)
+    members = subband_members(config)
+    return jnp.matmul(marked.astype(jnp.float32), members, precision=jax.lax.Precision.HIGHEST)
 
 
 def predicted_rates(observation: Observation, params: CellParams) -> jax.Array:

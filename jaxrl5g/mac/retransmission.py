@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl5g.mac.rates import subband_members
 from jaxrl5g.mac.types import CellConfig, Observation
 
 _SERVED = -1  # marks a user whose retransmission has its PRBs
@@ -43,7 +44,7 @@ def reserve_retransmissions(observation: Observation, config: CellConfig) -> Res
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     subband = np.arange(num_prbs) // config.subband_size
     # products, constant matrices where possible, keep XLA from fusing gathers into the comparison
-    member = (subband[:, None] == np.arange(num_subbands)).astype(np.float32)
+    member = subband_members(config)
     # falling by less than any two reports differ, so that no two subbands tie
     ranked_db = observation.csi_db - 1e-5 * np.arange(num_subbands, dtype=np.float32)
 
