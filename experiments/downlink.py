@@ -505,8 +505,8 @@ def _pictures(config: Downlink, variants: list[Variant], folder: RunFolder) -> l
     return [
         Section(
             "Learning",
-            "What each was trained for (mean log of user throughput, or cell throughput over its "
-            "peak and Jain's index), less the same of proportional fair at its own window (with "
+            "What each was trained for (log throughput or the like, with Jain's index where it is "
+            "rewarded), less the same of proportional fair at its own window (with "
             "knapsack power for `residual`), on the validation tracks; means over seeds and each "
             "seed. Dashed lines: changes of phase.",
             figures={curves: "Learning curves."},

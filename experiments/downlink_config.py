@@ -27,8 +27,9 @@ class Scenario:
     slots: int = 400
     """Slots per episode, in training and test; a multiple of the decision period."""
     residual_reward: Literal["alpha_fair", "weighted_rate", "fairness"] = "alpha_fair"
-    """Training reward of `residual`: growth of mean log throughput, its slope along the bits that a
-    slot sends (`weighted_rate`), or as `paper_reward`."""
+    """Training reward of `residual`: growth of alpha-fair utility, its slope along the bits that a
+    slot sends with `fairness_weight` times that of Jain's index (`weighted_rate`), or as
+    `paper_reward`."""
     paper_reward: Literal["alpha_fair", "weighted_rate", "fairness"] = "fairness"
     """Training reward of `paper`: cell throughput and Jain's index, smoothed, as in the paper."""
     coordinated_reward: Literal["alpha_fair", "weighted_rate", "fairness"] = "alpha_fair"
@@ -36,7 +37,10 @@ class Scenario:
     reward_window: float = 100.0
     """Slots of the average of throughput in training rewards."""
     fairness_weight: float = 0.3
-    """Of Jain's index against cell throughput over its peak, in the reward "fairness"."""
+    """Of Jain's index, against cell throughput over its peak in the reward "fairness", against
+    mean log throughput in "weighted_rate"."""
+    fairness_alpha: float = 1.0
+    """Alpha of the rewards "alpha_fair" and "weighted_rate": 1 for mean log throughput."""
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,7 @@ def train(group: Group, variant: Variant, folder: Path, resume: bool) -> dict[st
         scenario.slots,
         reward=reward_of(config, variant),
         fairness_weight=scenario.fairness_weight,
+        fairness_alpha=scenario.fairness_alpha,
         throughput_window=scenario.reward_window,
         **variant.sees,
     )
@@ -274,14 +275,15 @@ def _validation(config: Downlink, variant: Variant, count: int):
     key = jax.random.key(config.seed + 1)
     rest = evaluate(env, params, at_rest(config, variant), key, scenario.validation_drops)
     make = maker(config, variant)
-    if reward_of(config, variant) != "fairness":
-        objective = mean_log
-    else:
-        peak = peak_cell_rate(params.config) / params.config.slot_seconds
+    peak = peak_cell_rate(params.config) / params.config.slot_seconds
+    reward = reward_of(config, variant)
 
-        def objective(metrics: Metrics) -> float:
-            jain = scenario.fairness_weight * metrics.jain
+    def objective(metrics: Metrics) -> float:
+        jain = scenario.fairness_weight * metrics.jain
+        if reward == "fairness":
             return float(np.mean(metrics.cell_throughput / peak + jain))
+        utility = log_power_mean(metrics.user_throughput, scenario.fairness_alpha)
+        return float(np.mean(utility + jain if reward == "weighted_rate" else utility))
 
     def validate(state: LearnerState) -> dict[str, Any]:
         actors = {name: jax.device_get(state.params[name]) for name in ("first", "second")}
@@ -307,6 +309,13 @@ def reward_of(config: Downlink, variant: Variant) -> str:
     return getattr(config.scenario, f"{variant.parametrisation}_reward")
 
 
-def mean_log(metrics: Metrics) -> float:
-    """Return the mean logarithm of user throughput, one bit/s at least."""
-    return float(np.nanmean(np.log(np.maximum(metrics.user_throughput, 1.0))))
+def log_power_mean(throughput: np.ndarray, alpha: float) -> np.ndarray:
+    """Return ln of what maximising alpha-fair utility maximises, [D, C, U] to [D].
+
+    That is (mean T^(1 - alpha))^(1 / (1 - alpha)) over a drop's users, the geometric mean at alpha
+    1, a user counting one bit/s at least and not at all if NaN.
+    """
+    logs, exponent = np.log(np.maximum(throughput, 1.0)), 1.0 - alpha
+    if exponent == 0:
+        return np.nanmean(logs, axis=(1, 2))
+    return np.log(np.nanmean(np.exp(exponent * logs), axis=(1, 2))) / exponent

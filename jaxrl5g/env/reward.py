@@ -52,11 +52,13 @@ def expected_bits(outcome: Outcome) -> jax.Array:
 def weighted_rate(
     bits: jax.Array, throughput: jax.Array, mask: jax.Array, params: DownlinkParams
 ) -> jax.Array:
-    """Bits of a slot, a user's times (mean T / T)^alpha, over the cells' peak rate, float32[].
+    """Bits of a slot, each user's times what they are worth, over the cells' peak rate, float32[].
 
-    The slope of the mean alpha-fair utility of T along these bits, in units in which it stays of
-    order one while T grows. It tells a slot what it was worth at once, where "alpha_fair" tells it
-    when acknowledgements arrive, and takes it back as T forgets.
+    With x a user's T over the mean and J Jain's index, a bit is worth throughput_weight x^-alpha +
+    fairness_weight 2 J (1 - J x): the slope of the mean alpha-fair utility of T, and of Jain's
+    index, along these bits, in units in which they stay of order one while T grows. It tells a slot
+    what it was worth at once, where "alpha_fair" and "fairness" tell it when acknowledgements
+    arrive, and take it back as T forgets.
 
     Args:
       bits: float32[C, U], as by `expected_bits`.
@@ -65,7 +67,10 @@ def weighted_rate(
     config = params.config
     average = jnp.sum(jnp.where(mask, throughput, 0.0)) / jnp.sum(mask)
     relative = jnp.maximum(throughput, 1e-9) / jnp.maximum(average, 1e-9)
-    weights = jnp.where(mask, relative, 1.0) ** -params.fairness_alpha
+    relative = jnp.where(mask, relative, 1.0)
+    jain = jain_index(throughput, mask)
+    weights = params.throughput_weight * relative**-params.fairness_alpha
+    weights += params.fairness_weight * 2.0 * jain * (1.0 - jain * relative)
     worth = jnp.sum(jnp.where(mask, weights * bits, 0.0))
     return worth / (config.num_cells * peak_cell_rate(config))
 

@@ -118,8 +118,9 @@ class DownlinkParams(struct.PyTreeNode):
       olla_step_db: float32[], OLLA step after a NACK, dB.
       throughput_window: float32[], slots of the EWMA in reward and observation, at least 1.
       initial_throughput: float32[], EWMA at the start of an episode, bits per slot.
-      throughput_weight: float32[], weight of the normalised cell throughput in the reward.
-      fairness_weight: float32[], weight of Jain's index in the reward.
+      throughput_weight: float32[], weight of the normalised cell throughput in "fairness", of the
+        utility in "weighted_rate".
+      fairness_weight: float32[], weight of Jain's index in either.
       fairness_alpha: float32[], alpha of "alpha_fair" and "weighted_rate", at least 0.
       min_users: int32[], least number of users a cell draws at reset, 1..U.
       max_users: int32[], largest number of users a cell draws at reset, 1..U.

@@ -138,7 +138,7 @@ def test_gradients_are_finite_where_users_starve():
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.0])
 def test_weighted_rate_is_the_slope_of_the_alpha_fair_utility(alpha):
     """Per user, up to a factor that all users share, and one for users of equal throughput."""
-    params = ALPHA.replace(fairness_alpha=jnp.float32(alpha))
+    params = ALPHA.replace(fairness_alpha=jnp.float32(alpha), fairness_weight=jnp.float32(0.0))
     before = jnp.array([[100.0, 900.0, 2000.0, 10.0]])
     bits = jnp.array([[300.0, 50.0, 0.0, 20.0]])
     mask = jnp.array([[True, True, False, True]])
@@ -153,6 +153,22 @@ def test_weighted_rate_is_the_slope_of_the_alpha_fair_utility(alpha):
     np.testing.assert_allclose(value, jnp.sum(mine * bits), rtol=1e-5)
     even = weighted_rate(bits, jnp.full_like(before, 7.0), mask, params)
     np.testing.assert_allclose(even, float(bits[mask].sum()) / PEAK, rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    before=hnp.arrays(np.float32, (1, USERS), elements=st.floats(1, 1e4, width=32)),
+    bits=hnp.arrays(np.float32, (1, USERS), elements=st.floats(0, 1e4, width=32)),
+)
+def test_weighted_rate_adds_the_slope_of_jains_index(before, bits):
+    """Along bits that are small beside T, whose sum is the unit."""
+    params = ALPHA.replace(throughput_weight=jnp.float32(0.0), fairness_weight=jnp.float32(1.0))
+    value = float(weighted_rate(bits, before, EVERYBODY, params)) * PEAK
+    x, step = before.astype(float)[0], bits.astype(float)[0]
+    total, square = x.sum(), (x**2).sum()
+    jain = total**2 / (USERS * square)
+    slope = 2 * jain * (step.sum() / total - (x @ step) / square)
+    np.testing.assert_allclose(value, total * slope, rtol=1e-3, atol=1e-3 * (1 + bits.sum()))
 
 
 def test_weighted_rate_is_finite_without_throughput():

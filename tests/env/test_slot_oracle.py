@@ -362,7 +362,10 @@ def reward_of(before, after, mask, out, error_rate, case):
     if config.reward == "weighted_rate":
         bits = np.where(out.decoded == 1, out.block_bits, 0.0)
         bits = np.where(out.attempt == 1, (1 - error_rate) * out.block_bits, bits)
-        weights = (before[mask].mean() / before[mask]) ** case.alpha
+        mean = before[mask].mean()
+        jain = mean**2 / np.mean(before[mask] ** 2)
+        weights = case.throughput_weight * (mean / before[mask]) ** case.alpha
+        weights += case.fairness_weight * 2 * jain * (1 - jain * before[mask] / mean)
         return np.sum(weights * bits[mask]) / (config.num_cells * peak)
     jain = after[mask].sum() ** 2 / (mask.sum() * np.sum(after[mask] ** 2))
     cells = [after[c][mask[c]].sum() / peak for c in range(config.num_cells)]
