@@ -162,10 +162,11 @@ def _classical(config: Downlink, folder: Path) -> Tested:
         names = [policy_name(alpha, power) for alpha, _ in rows]
         family(f"alpha-{power}", partial(mac.alpha_fair, power=power), rows, names)
     frontier = tuple(policies)
-    if "residual" in config.parametrisations:
-        own = float(config.decisions.window)
-        at_rest = partial(mac.alpha_fair, power="knapsack")
-        family(f"rest-{own:g}", at_rest, [(1.0, own)], ["residual at z = 0"])
+    own = float(config.decisions.window)
+    at_rest = partial(mac.alpha_fair, power="knapsack")
+    for kind in ("residual", "weighted"):
+        if kind in config.parametrisations:
+            family(f"rest-{own:g}", at_rest, [(1.0, own)], [f"{kind} at z = 0"])
     window = windows[1.0, "equal"]
     family("dual", mac.dual_optimum, [(1.0, windows[1.0, "knapsack"])], [DUAL])
     if params.config.num_cells > 1:
@@ -507,7 +508,7 @@ def _pictures(config: Downlink, variants: list[Variant], folder: RunFolder) -> l
             "Learning",
             "What each was trained for (log throughput or the like, with Jain's index where it is "
             "rewarded), less the same of proportional fair at its own window (with "
-            "knapsack power for `residual`), on the validation tracks; means over seeds and each "
+            "knapsack power but for `paper`), on the validation tracks; means over seeds and each "
             "seed. Dashed lines: changes of phase.",
             figures={curves: "Learning curves."},
         ),

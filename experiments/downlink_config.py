@@ -30,6 +30,8 @@ class Scenario:
     """Training reward of `residual`: growth of alpha-fair utility, its slope along the bits that a
     slot sends with `fairness_weight` times that of Jain's index (`weighted_rate`), or as
     `paper_reward`."""
+    weighted_reward: Literal["alpha_fair", "weighted_rate", "fairness"] = "weighted_rate"
+    """Training reward of `weighted`, as `residual_reward`."""
     paper_reward: Literal["alpha_fair", "weighted_rate", "fairness"] = "fairness"
     """Training reward of `paper`: cell throughput and Jain's index, smoothed, as in the paper."""
     coordinated_reward: Literal["alpha_fair", "weighted_rate", "fairness"] = "alpha_fair"
@@ -127,7 +129,7 @@ class Rivals:
 class Downlink:
     """Train the two agents through the curriculum, and test them against the classical field."""
 
-    parametrisations: tuple[Literal["residual", "paper", "coordinated"], ...] = (
+    parametrisations: tuple[Literal["residual", "weighted", "paper", "coordinated"], ...] = (
         "residual",
         "paper",
     )
@@ -136,7 +138,10 @@ class Downlink:
         Literal["full", "prb_only", "power_only", "no_curriculum", "shared_critic"], ...
     ] = VARIANTS
     """The full curriculum and its ablations; `full` among them."""
-    ablated: tuple[Literal["residual", "paper", "coordinated"], ...] = ("residual", "paper")
+    ablated: tuple[Literal["residual", "weighted", "paper", "coordinated"], ...] = (
+        "residual",
+        "paper",
+    )
     """Parametrisations whose ablations are trained; of others the full curriculum alone."""
     seed: int = 0
     """Of everything that is random."""

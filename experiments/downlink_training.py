@@ -46,7 +46,7 @@ class Variant:
     """One of the controllers that are trained.
 
     Attributes:
-        parametrisation: "residual", "paper" or "coordinated".
+        parametrisation: one of `jaxrl5g.agents.decisions.PARAMETRISATIONS`.
         name: one of `VARIANTS`.
     """
 
@@ -300,7 +300,7 @@ def at_rest(config: Downlink, variant: Variant) -> mac.Scheduler:
     window = config.decisions.window
     if variant.parametrisation == "coordinated":
         return mac.held_on_off(window, config.decisions.period)
-    power = "knapsack" if variant.parametrisation == "residual" else "equal"
+    power = "equal" if variant.parametrisation == "paper" else "knapsack"
     return mac.proportional_fair(window, power=power)
 
 

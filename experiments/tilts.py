@@ -38,7 +38,7 @@ class Tilts:
       python -m experiments tilts --features joint_latent --coefficients 0.5 1 2 4
     """
 
-    parametrisation: Literal["residual", "paper"] = "residual"
+    parametrisation: Literal["residual", "weighted", "paper"] = "residual"
     """What latents mean."""
     pf: bool = False
     """Leave PRBs to proportional fair and tilt power alone."""

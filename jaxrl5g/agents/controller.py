@@ -17,6 +17,7 @@ from jaxrl5g.agents.decisions import (
     assign,
     fair_assignment,
     find,
+    value,
 )
 from jaxrl5g.agents.features import (
     cell_features,
@@ -24,8 +25,10 @@ from jaxrl5g.agents.features import (
     joint_features,
     power_features,
     prb_features,
+    weight_features,
 )
 from jaxrl5g.agents.slots import Slot, coordinate
+from jaxrl5g.env.rarely import rarely
 from jaxrl5g.mac import Observation, Scheduler
 from jaxrl5g.mac.schedulers import average, check_window, initial_average
 from jaxrl5g.rl.mappo import MappoConfig, policy
@@ -37,8 +40,9 @@ class ControllerConfig:
     """What the agents decide, and how often.
 
     Attributes:
-      parametrisation: "residual" tilts proportional fair with knapsack power, "paper" gives the
-        shares themselves, "coordinated" tilts held on-off power of cells that decide together and
+      parametrisation: "residual" tilts the PRBs of proportional fair and its knapsack power,
+        "weighted" what users count for in that rule, "paper" gives the shares themselves,
+        "coordinated" tilts held on-off power of cells that decide together and
         needs centralised CSI (see `jaxrl5g.agents.decisions`).
       decision_period: slots for which a decision of the agents holds; PRBs and powers follow the
         channel in every slot all the same.
@@ -93,7 +97,11 @@ def see(slot: Slot, observation: Observation, params: Any, config: ControllerCon
     """
     parametrisation = config.parametrisation
     features = prb_features(slot, observation, params)
-    added = {"residual": joint_features, "coordinated": cell_features}.get(parametrisation)
+    added = {
+        "residual": joint_features,
+        "weighted": weight_features,
+        "coordinated": cell_features,
+    }.get(parametrisation)
     if added is not None:
         features = jnp.concatenate([features, added(slot, observation, params)], axis=-1)
     if parametrisation != "residual" or config.decision_period > 1:
@@ -127,8 +135,8 @@ def controller(
       sample: draw latents from the policies instead of taking their modes.
       rest_first: PRBs by proportional fair instead of the PRB agent, under `coordinated` in each
         cell within the pattern of z = 0.
-      rest_second: the power agent's latent is 0: equal power in `paper`, knapsack in `residual`,
-        the levels themselves in `coordinated`.
+      rest_second: the power agent's latent is 0: equal power in `paper`, knapsack in `residual`
+        and `weighted`, the levels themselves in `coordinated`.
     """
 
     def decide(name: str, seen: Seen, key: jax.Array) -> jax.Array:
@@ -167,13 +175,25 @@ def deciding(
         mean = average(memory.mean, observation.acked_bits, config.window)
         slot = find(observation, mean, params, config.parametrisation)
         due = memory.slot % config.decision_period == 0
-        seen = see(slot, observation, params, config)
-        first = jnp.where(due, decide("first", seen, first_key), memory.first_latent)
+
+        def look_and_decide(turn: jax.Array) -> tuple[Seen, jax.Array]:
+            # the barrier keeps all of this in slots with a decision: looking ahead is expensive
+            now, _ = jax.lax.optimization_barrier((slot, turn))
+            seen = see(now, observation, params, config)
+            return seen, decide("first", seen, first_key)
+
+        unseen = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            jax.eval_shape(look_and_decide, jnp.int32(0))[0],
+        )
+        seen, first = rarely(due, look_and_decide, (unseen, memory.first_latent))
         # what a controller at rest agrees on was found with the slot
         levels = slot.levels if rest_first else agree(slot, first, observation, params)
         if levels is not None and memory.levels is not None:
             levels = jnp.where(due, levels, memory.levels)
         slot = coordinate(slot, levels, observation, params)
+        if not rest_first:
+            slot = value(slot, first, params, config.parametrisation)
         owner = (
             fair_assignment(slot)
             if rest_first

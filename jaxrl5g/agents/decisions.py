@@ -1,8 +1,9 @@
-"""From what the agents say of every user to PRBs and watts, in three parametrisations.
+"""From what the agents say of every user to PRBs and watts, in four parametrisations.
 
 `paper` (arXiv 2605.02149): the PRB agent's latent is turned into shares of the band by a softmax,
 the power agent's into shares of the budget. `residual`: both tilt the strongest classical rule,
-PRBs of parallel proportional fair with MCS-aware knapsack power, and do nothing at 0.
+PRBs of parallel proportional fair with MCS-aware knapsack power, and do nothing at 0. `weighted`
+starts there too, and tilts what users' bits count for in that rule instead of its PRBs.
 `coordinated`, for cells that interfere, tilts `jaxrl5g.mac.held_on_off` in the same way.
 """
 
@@ -13,7 +14,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxrl5g.agents.slots import Slot, coordinate, prepare
+from jaxrl5g.agents.slots import Slot, coordinate, prepare, weigh
 from jaxrl5g.mac import Allocation, Observation
 from jaxrl5g.mac.apportionment import apportion
 from jaxrl5g.mac.muting import muting_levels, serve, spend
@@ -24,7 +25,7 @@ from jaxrl5g.mac.quota_resolver import resolve_quotas
 from jaxrl5g.mac.rates import per_prb
 from jaxrl5g.mac.share_power import share_power
 
-Parametrisation = Literal["residual", "paper", "coordinated"]
+Parametrisation = Literal["residual", "weighted", "paper", "coordinated"]
 PARAMETRISATIONS: tuple[str, ...] = get_args(Parametrisation)
 
 _LARGEST_TILT = 3.0
@@ -98,16 +99,31 @@ def agree(slot: Slot, latent: jax.Array, observation: Observation, params: Any) 
     return muting_levels(slot.prices * jnp.exp(tilt(latent)), observation, params)
 
 
+def value(slot: Slot, latent: jax.Array, params: Any, parametrisation: str) -> Slot:
+    """The slot as the PRB agent's latent action values it; only under `weighted` does it change.
+
+    With z the tilt of a user, its bits are then worth e^z / T, in who gets a PRB as in power.
+
+    Args:
+      slot: from `find`.
+      latent: float32[C, U].
+      params: the environment's parameters.
+      parametrisation: one of `PARAMETRISATIONS`.
+    """
+    return weigh(slot, jnp.exp(tilt(latent)), params) if parametrisation == "weighted" else slot
+
+
 def assign(slot: Slot, latent: jax.Array, params: Any, parametrisation: str) -> jax.Array:
     """PRBs for the PRB agent's latent action: tilts, whole quotas, an exact assignment.
 
     With z the tilt of a user, `paper` asks for shares proportional to e^z over eligible users and
     `residual` for `residual_shares` of proportional fair's own counts: at z = 0 the quotas are
-    those counts, and the assignment is proportional fair's. `coordinated` gives
+    those counts, and the assignment is proportional fair's. Under `weighted` it is proportional
+    fair's with bits worth e^z / T. `coordinated` gives
     a PRB to the user of largest e^z r / T under the levels in force.
 
     Args:
-      slot: from `find`, under the levels in force.
+      slot: from `value`, under the levels in force.
       latent: float32[C, U].
       params: the environment's parameters.
       parametrisation: one of `PARAMETRISATIONS`.
@@ -119,6 +135,8 @@ def assign(slot: Slot, latent: jax.Array, params: Any, parametrisation: str) -> 
     if slot.levels is not None:
         metric = (slot.prices * jnp.exp(tilt(latent)))[..., None] * slot.rates
         return serve(metric, slot.levels, slot.reservation, params)
+    if parametrisation == "weighted":
+        return fair_assignment(slot)
     free = slot.reservation.owner < 0
     eligible = slot.reservation.eligible
     tilts = tilt(latent)
@@ -147,12 +165,13 @@ def allot(
 
     With z the tilt of a user, `paper` gives the budget that retransmissions leave to users in
     proportion to (PRBs of new data) e^z, evenly over a user's PRBs: equal power at z = 0.
-    `residual` solves the MCS-aware knapsack with bits worth e^z / T: at z = 0 the classical rule.
+    `residual` solves the MCS-aware knapsack with bits worth e^z / T: at z = 0 the classical rule;
+    `weighted` does, T divided by the factor of the PRB agent's tilt.
     `coordinated` sends at e^z times the levels in force, scaled down to the budget: a cell whose
     users all have z < 0 spends less than it may.
 
     Args:
-      slot: from `find`, under the levels in force.
+      slot: from `value`, under the levels in force.
       owner: int32[C, N], from `assign`.
       latent: float32[C, U].
       observation: of this slot.
@@ -164,7 +183,7 @@ def allot(
     if slot.levels is not None:
         held = (owner >= 0) & ~new_data
         return spend(owner, slot.levels * of_owner(factor, owner), held, params)
-    if parametrisation == "residual":
+    if parametrisation in ("residual", "weighted"):
         assignment = Assignment(owner, new_data, slot.prices * factor)
         return Allocation(owner, POWER_RULES["knapsack"](assignment, observation, params))
     fresh = jnp.where(new_data, owner, -1)

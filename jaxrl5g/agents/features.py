@@ -36,6 +36,9 @@ PRB_FEATURES = (
 JOINT_FEATURES = ("joint_latent", "joint_gain")
 """Added to them for `residual`."""
 
+WEIGHT_FEATURES = ("throughput",)
+"""Added to them for `weighted`."""
+
 CELL_FEATURES = (
     "clear_snr",
     "exposure",
@@ -56,7 +59,11 @@ _LOG_LIMIT = 6.0
 
 def feature_names(parametrisation: str) -> dict[str, tuple[str, ...]]:
     """What the agents "first" (PRBs) and "second" (power) see of a user, in order."""
-    added = {"residual": JOINT_FEATURES, "coordinated": CELL_FEATURES}
+    added = {
+        "residual": JOINT_FEATURES,
+        "weighted": WEIGHT_FEATURES,
+        "coordinated": CELL_FEATURES,
+    }
     before = (*PRB_FEATURES, *added.get(parametrisation, ()))
     return {"first": before, "second": (*before, *POWER_FEATURES)}
 
@@ -126,6 +133,22 @@ def joint_features(slot: Slot, observation: Observation, params: Any) -> jax.Arr
         "joint_gain": jnp.broadcast_to(jnp.minimum(10.0 * gain, 3.0)[:, None], latents.shape),
     }
     return _stack(columns, JOINT_FEATURES, observation.mask)
+
+
+def weight_features(slot: Slot, observation: Observation, params: Any) -> jax.Array:
+    """T over the mean of the cell's users, at most 6, over 2: what Jain's index is linear in.
+
+    Returns:
+      float32[C, U, len(WEIGHT_FEATURES)], 0 for absent users.
+    """
+    del params
+    mask = observation.mask
+    total = jnp.sum(jnp.where(mask, slot.mean, 0.0), axis=-1, keepdims=True)
+    mean = total / jnp.maximum(jnp.sum(mask, axis=-1, keepdims=True), 1)
+    columns = {
+        "throughput": jnp.minimum(slot.mean / jnp.maximum(mean, 1e-6), _LOG_LIMIT) / 2.0,
+    }
+    return _stack(columns, WEIGHT_FEATURES, mask)
 
 
 def cell_features(slot: Slot, observation: Observation, params: Any) -> jax.Array:

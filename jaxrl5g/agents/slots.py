@@ -20,10 +20,11 @@ class Slot(NamedTuple):
 
     Attributes:
       mean: float32[C, U], the scheduler's average T of acknowledged bits per slot.
-      prices: float32[C, U], 1 / T: the value of a bit.
+      prices: float32[C, U], the value of a bit: 1 / T, unless it was tilted (`weigh`).
       rates: float32[C, U, S], predicted bits per PRB of each subband.
       reservation: PRBs held for retransmissions, and who may be given new data.
-      fair_owner: int32[C, N], argmax of r / T over eligible users, -1 where there is none.
+      fair_owner: int32[C, N], argmax of r times the price over eligible users, -1 where
+        there is none.
       counts: int32[C, U], free PRBs that this gives each user.
       levels: float32[C, N], powers in force in units of the reference power, where cells decide
         together (`coordinate`), else None; rates, owners and counts are then those under them.
@@ -46,12 +47,15 @@ def prepare(observation: Observation, mean: jax.Array, params: Any) -> Slot:
       mean: float32[C, U], average of acknowledged bits, the last slot's included.
       params: the environment's parameters.
     """
-    config = params.config
-    reservation = reserve_retransmissions(observation, config)
+    reservation = reserve_retransmissions(observation, params.config)
     rates = predicted_rates(observation, params)
-    cost = price(mean, 1.0)
-    chosen = largest_metric(rates / cost[..., None], reservation.eligible, config)
-    return Slot(mean, 1.0 / cost, rates, reservation, *_fair(chosen, reservation, params))
+    return _priced(price(mean, 1.0), mean, rates, reservation, params)
+
+
+def weigh(slot: Slot, factor: jax.Array, params: Any) -> Slot:
+    """The same slot where a bit of each user is worth `factor` / T, float32[C, U]."""
+    cost = price(slot.mean, 1.0) / factor
+    return _priced(cost, slot.mean, slot.rates, slot.reservation, params)
 
 
 def coordinate(slot: Slot, levels: jax.Array | None, observation: Observation, params: Any) -> Slot:
@@ -70,6 +74,14 @@ def coordinate(slot: Slot, levels: jax.Array | None, observation: Observation, p
     owner = serve(slot.prices[..., None] * rates, levels, slot.reservation, params)
     fair_owner, counts = _fair(owner, slot.reservation, params)
     return slot._replace(rates=rates, fair_owner=fair_owner, counts=counts, levels=levels)
+
+
+def _priced(
+    cost: jax.Array, mean: jax.Array, rates: jax.Array, reservation: Reservation, params: Any
+) -> Slot:
+    """The slot in which free PRBs go to eligible users of the largest r over the cost of a bit."""
+    chosen = largest_metric(rates / cost[..., None], reservation.eligible, params.config)
+    return Slot(mean, 1.0 / cost, rates, reservation, *_fair(chosen, reservation, params))
 
 
 def _fair(chosen: jax.Array, reservation: Reservation, params: Any) -> tuple[jax.Array, jax.Array]:

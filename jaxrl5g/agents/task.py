@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxrl5g.agents.controller import ControllerConfig, see, see_assignment
-from jaxrl5g.agents.decisions import agree, allot, assign, fair_assignment, find
+from jaxrl5g.agents.decisions import agree, allot, assign, fair_assignment, find, value
 from jaxrl5g.agents.slots import Slot, coordinate, prepare
 from jaxrl5g.env import DownlinkEnv
 from jaxrl5g.env.reward import jain_index
@@ -36,7 +36,7 @@ class _State(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """A slot being worked through; `owner` and `latent` once the PRB agent has decided."""
+    """A slot being worked through; `owner` and `latent` once the PRB agent has decided or rests."""
 
     episode: _Episode
     slot: Slot
@@ -87,8 +87,10 @@ def downlink_task(
         plan: _Plan, latent: jax.Array, at_rest: jax.Array, params: Any
     ) -> tuple[Seen, _Plan]:
         observation = plan.episode.observation
-        levels = agree(plan.slot, jnp.where(at_rest, 0.0, latent), observation, params)
+        latent = jnp.where(at_rest, 0.0, latent)
+        levels = agree(plan.slot, latent, observation, params)
         slot = coordinate(plan.slot, levels, observation, params)
+        slot = value(slot, latent, params, kind)
         owner = assigned(slot, latent, at_rest, params)
         seen = see_assignment(plan.seen, slot, owner, observation, params)
         return seen, plan._replace(slot=slot, owner=owner, latent=latent, rest=at_rest)
@@ -129,6 +131,7 @@ def downlink_task(
             episode, end = play(episode, slot, owner, slot_key)
             slot = prepare(episode.observation, episode.mean, params)
             slot = coordinate(slot, plan.slot.levels, episode.observation, params)
+            slot = value(slot, plan.latent, params, kind)
             owner = assigned(slot, plan.latent, plan.rest, params)
             return (episode, slot, owner), end
 

@@ -58,9 +58,9 @@ def play(make, key, params):
     return jax.lax.scan(slot, start, None, length=SLOTS)[1]
 
 
-@jax.jit
-def residual_episodes(parameters, keys, params):
-    make = partial(controller, parameters, ControllerConfig("residual", PERIOD), NETWORKS)
+@partial(jax.jit, static_argnames="parametrisation")
+def episodes(parametrisation, parameters, keys, params):
+    make = partial(controller, parameters, ControllerConfig(parametrisation, PERIOD), NETWORKS)
     return jax.vmap(partial(play, make), (0, None))(keys, params)
 
 
@@ -73,8 +73,10 @@ def classical_episodes(keys, params):
 KEYS = jax.random.split(jax.random.key(1), DROPS)
 
 
-def test_residual_at_rest_is_proportional_fair_with_knapsack_power_bit_for_bit():
-    mine = jax.device_get(residual_episodes(actors(None, "residual"), KEYS, PARAMS))
+@pytest.mark.parametrize("parametrisation", ["residual", "weighted"])
+def test_at_rest_it_is_proportional_fair_with_knapsack_power_bit_for_bit(parametrisation):
+    mine = episodes(parametrisation, actors(None, parametrisation), KEYS, PARAMS)
+    mine = jax.device_get(mine)
     classical = jax.device_get(classical_episodes(KEYS, PARAMS))
     for one, other in zip(
         jax.tree.leaves((mine[:3], mine[3].mean)),
@@ -90,9 +92,10 @@ def test_residual_at_rest_is_proportional_fair_with_knapsack_power_bit_for_bit()
     assert np.unique(sent["radiated"]).size > 100
 
 
-def test_decisions_hold_for_a_period_and_prbs_follow_the_channel():
+@pytest.mark.parametrize("parametrisation", ["residual", "weighted"])
+def test_decisions_hold_for_a_period_and_prbs_follow_the_channel(parametrisation):
     observation, _, sent, memory = jax.device_get(
-        residual_episodes(actors(3, "residual"), KEYS, PARAMS)
+        episodes(parametrisation, actors(3, parametrisation), KEYS, PARAMS)
     )
     within = np.arange(1, SLOTS) % PERIOD != 0
     for latent in (memory.first_latent, memory.second_latent):
@@ -370,7 +373,10 @@ def test_samples_are_drawn_around_the_mode():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"parametrisation": "shares"}, "one of residual, paper, coordinated, got 'shares'"),
+        (
+            {"parametrisation": "shares"},
+            "one of residual, weighted, paper, coordinated, got 'shares'",
+        ),
         ({"decision_period": 0}, "decision_period must be .* at least 1, got 0"),
         ({"decision_period": 2.5}, "decision_period must be .* got 2.5"),
         ({"window": 0.5}, "window must be at least 1 slot, got 0.5"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import jaxrl5g
 from jaxrl5g import mac
-from jaxrl5g.agents.decisions import allot, assign, fair_assignment, tilt
+from jaxrl5g.agents.decisions import allot, assign, fair_assignment, tilt, value
 from jaxrl5g.agents.slots import prepare
 
 CELLS, USERS, PRBS = 2, 5, 12
@@ -26,6 +26,14 @@ def decide(observation, mean, first, second):
     slot = prepare(observation, mean, PARAMS)
     owner = assign(slot, first, PARAMS, "residual")
     return slot, owner, allot(slot, owner, second, observation, PARAMS, "residual").power
+
+
+@jax.jit
+def weighted(observation, mean, first, second):
+    """The slot as the PRB agent values it, who gets each PRB, and watts, in `weighted`."""
+    slot = value(prepare(observation, mean, PARAMS), first, PARAMS, "weighted")
+    owner = assign(slot, first, PARAMS, "weighted")
+    return slot, owner, allot(slot, owner, second, observation, PARAMS, "weighted").power
 
 
 @jax.jit
@@ -174,6 +182,27 @@ def test_residual_values_a_bit_at_its_tilted_price(seed):
     z = 3 * np.tanh(np.asarray(second, np.float64) / 3)
     weights = jnp.asarray(np.exp(z) / np.asarray(mean), jnp.float32)
     expected = knapsack(observation, owner, weights, slot.reservation.owner >= 0)
+    np.testing.assert_allclose(power, expected, rtol=1e-4, atol=1e-6 * BUDGET)
+
+
+@EXAMPLES
+@given(seed=SEEDS)
+def test_weighted_values_a_bit_at_its_tilted_price_in_prbs_and_in_power(seed):
+    rng, observation, mean = slots(seed)
+    first, second = latents(rng), latents(rng)
+    slot, owner, power = jax.device_get(weighted(observation, mean, first, second))
+    price = np.exp(3 * np.tanh(np.asarray(first, np.float64) / 3)) / np.asarray(mean, np.float64)
+    np.testing.assert_allclose(slot.prices, price, rtol=1e-5)
+    metric = np.repeat(slot.rates * price[..., None], CONFIG.subband_size, axis=-1)
+    metric = np.where(slot.reservation.eligible[..., None], metric, -1.0)
+    chosen = np.take_along_axis(metric, np.maximum(owner, 0)[:, None], axis=1)[:, 0]
+    held = slot.reservation.owner >= 0
+    np.testing.assert_array_equal(owner[held], slot.reservation.owner[held])
+    new = ~held & (owner >= 0)
+    np.testing.assert_allclose(chosen[new], metric.max(1)[new], rtol=1e-5)
+    np.testing.assert_array_equal(owner[~held] < 0, (metric.max(1) < 0)[~held])
+    weights = price * np.exp(3 * np.tanh(np.asarray(second, np.float64) / 3))
+    expected = knapsack(observation, owner, jnp.asarray(weights, jnp.float32), held)
     np.testing.assert_allclose(power, expected, rtol=1e-4, atol=1e-6 * BUDGET)
 
 

@@ -94,14 +94,23 @@ OPTIONS = {"fidelity": "shannon", "csi": "perfect", "num_cells": 2, "num_users":
 CASES = {
     1: Case(ControllerConfig("paper", 1), 8, **OPTIONS),
     5: Case(ControllerConfig("paper", 5), 20, **OPTIONS),
+    "weighted": Case(ControllerConfig("weighted", 5), 20, num_cells=2, num_users=3),
 }
 
 
 @pytest.mark.parametrize(
-    "period, rests", [(1, (False, False)), (1, (True, True)), (5, (False, False))]
+    "name, rests",
+    [
+        (1, (False, False)),
+        (1, (True, True)),
+        (5, (False, False)),
+        ("weighted", (False, False)),
+        ("weighted", (True, False)),
+    ],
 )
-def test_a_task_s_episodes_are_those_of_the_controller(period, rests):
-    case = CASES[period]
+def test_a_task_s_episodes_are_those_of_the_controller(name, rests):
+    case = CASES[name]
+    period = case.config.decision_period
     per_episode = case.horizon // period
     actors = case.actors(1)
     rest = [jnp.bool_(flag) for flag in rests]
