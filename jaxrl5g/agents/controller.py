@@ -93,7 +93,8 @@ def see(slot: Slot, observation: Observation, params: Any, config: ControllerCon
     """What the PRB agent sees: a group per cell, an element per user.
 
     `residual` is also explored along the joint optimum's latents, which pay off together alone,
-    and in the slot that they are of.
+    and in the slot that they are of; `weighted` along what users have above the mean, all of them
+    counting for more or for less by it.
     """
     parametrisation = config.parametrisation
     features = prb_features(slot, observation, params)
@@ -104,10 +105,13 @@ def see(slot: Slot, observation: Observation, params: Any, config: ControllerCon
     }.get(parametrisation)
     if added is not None:
         features = jnp.concatenate([features, added(slot, observation, params)], axis=-1)
-    if parametrisation != "residual" or config.decision_period > 1:
-        return Seen(features, observation.mask)
     names = feature_names(parametrisation)["first"]
-    return Seen(features, observation.mask, features[..., names.index("joint_latent")])
+    along = None
+    if parametrisation == "weighted":
+        along = features[..., names.index("excess")]
+    elif parametrisation == "residual" and config.decision_period == 1:
+        along = features[..., names.index("joint_latent")]
+    return Seen(features, observation.mask, along)
 
 
 def see_assignment(

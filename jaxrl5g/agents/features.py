@@ -36,7 +36,7 @@ PRB_FEATURES = (
 JOINT_FEATURES = ("joint_latent", "joint_gain")
 """Added to them for `residual`."""
 
-WEIGHT_FEATURES = ("throughput",)
+WEIGHT_FEATURES = ("excess",)
 """Added to them for `weighted`."""
 
 CELL_FEATURES = (
@@ -136,7 +136,10 @@ def joint_features(slot: Slot, observation: Observation, params: Any) -> jax.Arr
 
 
 def weight_features(slot: Slot, observation: Observation, params: Any) -> jax.Array:
-    """T over the mean of the cell's users, at most 6, over 2: what Jain's index is linear in.
+    """How far T is above the mean of the cell's users, over twice that mean, in [0, 3].
+
+    What makes Jain's index small are users with several times the mean; what they should count for
+    falls from there, while those below keep the weights of proportional fair.
 
     Returns:
       float32[C, U, len(WEIGHT_FEATURES)], 0 for absent users.
@@ -145,9 +148,7 @@ def weight_features(slot: Slot, observation: Observation, params: Any) -> jax.Ar
     mask = observation.mask
     total = jnp.sum(jnp.where(mask, slot.mean, 0.0), axis=-1, keepdims=True)
     mean = total / jnp.maximum(jnp.sum(mask, axis=-1, keepdims=True), 1)
-    columns = {
-        "throughput": jnp.minimum(slot.mean / jnp.maximum(mean, 1e-6), _LOG_LIMIT) / 2.0,
-    }
+    columns = {"excess": jnp.clip(slot.mean / jnp.maximum(mean, 1e-6) - 1.0, 0.0, _LOG_LIMIT) / 2.0}
     return _stack(columns, WEIGHT_FEATURES, mask)
 
 
