@@ -108,7 +108,7 @@ def see(slot: Slot, observation: Observation, params: Any, config: ControllerCon
     names = feature_names(parametrisation)["first"]
     along = None
     if parametrisation == "weighted":
-        along = features[..., names.index("excess")]
+        along = 0.25 * features[..., names.index("excess")]
     elif parametrisation == "residual" and config.decision_period == 1:
         along = features[..., names.index("joint_latent")]
     return Seen(features, observation.mask, along)
