@@ -94,7 +94,7 @@ def see(slot: Slot, observation: Observation, params: Any, config: ControllerCon
 
     `residual` is also explored along the joint optimum's latents, which pay off together alone,
     and in the slot that they are of; `weighted` along what users have above the mean, all of them
-    counting for more or for less by it.
+    counting for a little more or less by it, which moves many PRBs.
     """
     parametrisation = config.parametrisation
     features = prb_features(slot, observation, params)

@@ -316,6 +316,23 @@ def test_features_are_what_their_names_say():
         )
 
 
+def test_weighted_sees_what_users_have_above_the_mean_and_is_explored_along_it():
+    rng = np.random.default_rng(2)
+    mask = np.ones((CELLS, USERS), bool)
+    mask[0, 1] = False
+    observation = observe(rng, SMOOTH.config, mask)
+    mean = np.array([[10.0, 500.0, 20.0, 30.0, 100.0], [1.0, 1.0, 1.0, 1.0, 96.0]], np.float32)
+    config = ControllerConfig("weighted", PERIOD)
+    seen = see(prepare(observation, jnp.asarray(mean), SMOOTH), observation, SMOOTH, config)
+    excess = seen.features[..., feature_names("weighted")["first"].index("excess")]
+    # means of 40 and of 20 over those present
+    expected = [[0.0, 0.0, 0.0, 0.0, 0.75], [0.0, 0.0, 0.0, 0.0, 1.9]]
+    np.testing.assert_allclose(excess, expected, rtol=1e-5)
+    np.testing.assert_allclose(seen.along, np.array(expected) / 4, rtol=1e-5)
+    starved = prepare(observation, jnp.zeros((CELLS, USERS)), SMOOTH)
+    assert np.isfinite(see(starved, observation, SMOOTH, config).features).all()
+
+
 @pytest.mark.parametrize("csi_db", [-40.0, 0.0, 60.0])
 @pytest.mark.parametrize("mean", [0.0, 1e-9, 1e9])
 def test_features_stay_finite_and_small_at_the_extremes(csi_db, mean):

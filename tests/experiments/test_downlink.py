@@ -17,7 +17,7 @@ from experiments import downlink
 from experiments.cli import main
 from experiments.comparison_report import Bound
 from experiments.downlink_config import VARIANTS, Decisions, Downlink, Training
-from experiments.downlink_training import Variant, at_rest, curriculum, hypers
+from experiments.downlink_training import Variant, at_rest, curriculum, hypers, log_power_mean
 from experiments.schedulers import parse_scheduler
 from experiments.sweeps import Group, expand
 from jaxrl5g import make
@@ -181,3 +181,12 @@ def test_a_path_without_a_controller_is_refused(tmp_path, capsys):
     argv = ["evaluate", "--env", "TinyDownlink-v0", "--schedulers", f"pf,controller:{tmp_path}"]
     assert main(argv) == 2
     assert "no complete checkpoint" in capsys.readouterr().err
+
+
+def test_the_objective_of_a_training_is_a_power_mean_of_its_users():
+    users = np.array([[[1e6, 4e6], [np.nan, 16e6]], [[3e6, 3e6], [3e6, np.nan]]])
+    for alpha, expected in ((0.0, 7e6), (1.0, 4e6), (2.0, 3 / (1 + 1 / 4 + 1 / 16) * 1e6)):
+        found = np.exp(log_power_mean(users, alpha))
+        np.testing.assert_allclose(found, [expected, 3e6], rtol=1e-9)
+    silent = np.zeros((1, 1, 2))
+    assert log_power_mean(silent, 1.0) == log_power_mean(silent, 2.0) == 0.0
