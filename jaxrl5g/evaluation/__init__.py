@@ -11,7 +11,12 @@ from jaxrl5g.evaluation.comparisons import (
     interquartile_mean,
     probability_of_improvement,
 )
-from jaxrl5g.evaluation.frontier import MatchedGain, concave_majorant, matched_jain_gain
+from jaxrl5g.evaluation.frontier import (
+    MatchedGain,
+    concave_majorant,
+    matched_jain_gain,
+    mean_jain_gain,
+)
 from jaxrl5g.evaluation.metrics import Metrics
 from jaxrl5g.evaluation.rollout import (
     WARM_UP_SLOTS,
@@ -53,6 +58,7 @@ __all__ = [
     "holm",
     "interquartile_mean",
     "matched_jain_gain",
+    "mean_jain_gain",
     "paired_bootstrap",
     "paired_hierarchical_bootstrap",
     "probability_of_improvement",

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
-from jaxrl5g.evaluation.frontier import concave_majorant, matched_jain_gain
+from jaxrl5g.evaluation.frontier import concave_majorant, matched_jain_gain, mean_jain_gain
 
 SEEDS = st.integers(0, 2**31)
 
@@ -167,3 +167,43 @@ def test_bad_input_is_named(arguments, message):
 def test_bad_confidence_is_named():
     with pytest.raises(ValueError, match="confidence"):
         matched_jain_gain(EIGHT, EIGHT, FRONT, FRONT, confidence=1.0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, number=st.integers(2, 6))
+def test_a_rival_gains_nothing_over_the_frontier_of_means(seed, number):
+    jain, throughput = points(np.random.default_rng(seed), number, 8)
+    for rival in range(number):
+        got = mean_jain_gain(jain[rival], throughput[rival], jain, throughput, num_resamples=99)
+        assert max(got) <= 1e-9
+    best = np.argmax(throughput.mean(axis=1))
+    assert abs(mean_jain_gain(jain[best], throughput[best], jain, throughput).value) < 1e-9
+
+
+def test_gain_over_the_frontier_of_means_is_read_between_its_points():
+    """Means (0.6, 5) and (0.8, 3) of two seeds' rivals; the policy's (0.7, 4.4) is 10 % above."""
+    jain = np.array([[0.68, 0.7, 0.7], [0.7, 0.7, 0.72]])
+    throughput = np.array([[4.0, 4.4, 4.8], [4.3, 4.4, 4.5]])
+    front_jain = np.array([[0.55, 0.6, 0.65], [0.85, 0.8, 0.75]])
+    front = np.array([[5.5, 5.0, 4.5], [2.0, 3.0, 4.0]])
+    got = mean_jain_gain(jain, throughput, front_jain, front)
+    np.testing.assert_allclose(got.value, 0.1, rtol=1e-9)
+    assert got.low < 0.1 < got.high
+    beyond = mean_jain_gain(np.full(3, 0.95), np.ones(3), front_jain, front)
+    assert np.isnan(beyond.value)
+
+
+def test_the_frontier_of_means_is_less_biased_than_that_of_each_drop():
+    """A policy on the true frontier, all of them with luck of their own."""
+    rng = np.random.default_rng(0)
+    level = np.linspace(0.5, 0.9, 7)
+    by_drop, by_means = [], []
+    for _ in range(40):
+        luck = 0.15 * rng.normal(size=(8, 32))
+        everyone = np.append(level, 0.7)[:, None] + np.zeros(32)
+        carried = 5.0 - 2.0 * everyone**2 + luck
+        arguments = everyone[-1], carried[-1], everyone[:-1], carried[:-1]
+        by_drop.append(matched_jain_gain(*arguments, num_resamples=9).relative.value)
+        by_means.append(mean_jain_gain(*arguments, num_resamples=9).value)
+    assert np.mean(by_drop) < -0.02
+    assert abs(np.mean(by_means)) < 0.01
