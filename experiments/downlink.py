@@ -358,7 +358,7 @@ def _honest_claims(config: Downlink, found: Tested, parametrisation: str) -> lis
     measured = matched.comparable > 0
     claims = [
         Claim(
-            f"{full}: cell throughput at matched Jain, drop by drop",
+            f"{full}: cell throughput at matched Jain",
             "above the alpha-fair frontier's upper hull, knapsack power included, of each drop",
             ABOVE,
             value if measured else None,
@@ -369,7 +369,7 @@ def _honest_claims(config: Downlink, found: Tested, parametrisation: str) -> lis
             "" if measured else "no drop is within the frontier's range of Jain",
         ),
         Claim(
-            f"{full}: cell throughput at matched Jain, in the mean",
+            f"{full}: mean cell throughput at matched mean Jain",
             "above the upper hull of the frontier's means over drops, at the controller's mean",
             ABOVE,
             100 * of_means.value if np.isfinite(of_means.value) else None,
