@@ -112,6 +112,7 @@ def learning_curves(path: Path, logs: Mapping[str, Path]) -> None:
                 axes.axvline(earlier["total"] + 0.5, color=COLOURS[1], lw=1.0, ls="--")
         axes.set_title(name, loc="left", fontsize=9)
         axes.set_xlabel("chunks of updates")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(logs) :]:
         axes.set_visible(False)
