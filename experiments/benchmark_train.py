@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ _ACTING, _RESTING = mappo.PhaseSettings(), mappo.PhaseSettings(rest_first=True, 
 
 @dataclass(frozen=True)
 class BenchmarkTrain:
-    """Time training: rollouts and updates of both agents, residual parametrisation.
+    """Time training: rollouts and updates of both agents.
 
     Counts environment slots per second of whole updates against the number of environments, the
     devices that share them and the slots for which a decision holds, each in a process of its
@@ -49,6 +49,7 @@ class BenchmarkTrain:
     Examples:
       python -m experiments benchmark train
       python -m experiments benchmark train --quick
+      python -m experiments benchmark train --parametrisation paper --periods 10
       python -m experiments benchmark train --envs 1024,4096 --devices 1 --periods 10
     """
 
@@ -56,6 +57,8 @@ class BenchmarkTrain:
     """JSON file to write."""
     env: str = "MunichDownlink-v0"
     """Environment to train in."""
+    parametrisation: Literal["residual", "weighted", "paper"] = "residual"
+    """What decisions mean."""
     envs: str = "64,256"
     """Environments side by side, over all devices, comma-separated."""
     devices: str = "1,2"
@@ -73,6 +76,7 @@ class Setting:
     """What to time: as in `BenchmarkTrain`, but single numbers."""
 
     env: str = "MunichDownlink-v0"
+    parametrisation: Literal["residual", "weighted", "paper"] = "residual"
     envs: int = 64
     devices: int = 1
     period: int = 10
@@ -138,10 +142,10 @@ def _programs(env: Any, setting: Setting, config: mappo.MappoConfig, mesh: Any) 
         return jax.vmap(one)(state, played, hyper)
 
     return _Programs(
-        train=make_chunk(1, task("residual"), config, mesh),
+        train=make_chunk(1, task(setting.parametrisation), config, mesh),
         play={
-            "acting": play("residual", _ACTING),
-            "resting": play("residual", _RESTING),
+            "acting": play(setting.parametrisation, _ACTING),
+            "resting": play(setting.parametrisation, _RESTING),
             "equal_power": play("paper", _RESTING),
         },
         learn=on_mesh(learn, (spec, steps, jax.P()), spec),
@@ -190,8 +194,9 @@ def measure(setting: Setting) -> dict[str, Any]:
         updates, `parts_compile_s` of the others, `instructions` of every program, and peak memory.
         Parts, in microseconds a slot: `environment` (rollout with equal power, both agents'
         networks included), `knapsack` (of the decisions, and of the joint optimum that the PRB
-        agent is told of), `resolver`, `update`, and `rest`, what the whole takes beyond them. As
-        differences of medians they may come out below 0 where they are small.
+        agent of `residual` is told of; none in `paper`), `resolver`, `update`, and `rest`, what
+        the whole takes beyond them. As differences of medians they may come out below 0 where they
+        are small.
 
     Raises:
         ValueError: environments that do not divide over the devices, or too few devices.
@@ -209,7 +214,7 @@ def measure(setting: Setting) -> dict[str, Any]:
         task = downlink_task(env, ControllerConfig(kind, decision_period=setting.period))
         return init_learners(keys, task, params, config, hyper, mesh)
 
-    state = start("residual")
+    state = start(setting.parametrisation)
     starts = {"acting": state, "resting": state, "equal_power": start("paper")}
     params, hyper = jax.device_put((params, hyper), jax.sharding.NamedSharding(mesh, jax.P()))
 
@@ -275,7 +280,7 @@ def settings(options: BenchmarkTrain) -> list[Setting]:
     periods = integers("--periods", options.periods)
     if max(periods) > _HORIZON:
         raise UsageError(f"--periods must be at most {_HORIZON} slots, got {max(periods)}.")
-    base = Setting(options.env, repeats=options.repeats)
+    base = Setting(options.env, options.parametrisation, repeats=options.repeats)
     if options.quick:
         envs, devices, periods = envs[:1], (max(devices),), periods[:1]
         base = replace(base, repeats=min(options.repeats, 2))
@@ -311,7 +316,7 @@ def run(options: BenchmarkTrain, argv: list[str]) -> dict[str, Any]:
     write_json(options.out, results)
     console.print(table(results))
     console.print(
-        "us a slot: environment, networks included; what knapsack power, with the joint optimum "
+        f"{options.parametrisation}; us a slot: environment, networks included; what knapsack power, with the joint optimum "
         "that is foreseen, and the resolver add to it; the update alone; what the whole takes "
         "beyond these"
     )
