@@ -316,9 +316,9 @@ def run(options: BenchmarkTrain, argv: list[str]) -> dict[str, Any]:
     write_json(options.out, results)
     console.print(table(results))
     console.print(
-        f"{options.parametrisation}; us a slot: environment, networks included; what knapsack power, with the joint optimum "
-        "that is foreseen, and the resolver add to it; the update alone; what the whole takes "
-        "beyond these"
+        f"{options.parametrisation}; us a slot: environment, networks included; what knapsack "
+        "power, with the joint optimum that is foreseen, and the resolver add to it; the update "
+        "alone; what the whole takes beyond these"
     )
     console.print(f"written to {options.out}")
     return results
