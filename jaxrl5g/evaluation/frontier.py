@@ -93,33 +93,9 @@ def matched_jain_gain(
         ValueError: if shapes do not match, something is empty or all NaN, or a number is out of
             range.
     """
-    jain, throughput, frontier_jain, frontier_throughput = (
-        np.asarray(part, dtype=float)
-        for part in (jain, throughput, frontier_jain, frontier_throughput)
+    jain, throughput, frontier_jain, frontier_throughput = _checked(
+        jain, throughput, frontier_jain, frontier_throughput
     )
-    if jain.ndim not in (1, 2) or jain.shape != throughput.shape:
-        raise ValueError(
-            "jain and throughput must both be [drops] or [seeds, drops], "
-            f"got shapes {jain.shape} and {throughput.shape}"
-        )
-    if (
-        frontier_jain.ndim != 2
-        or frontier_jain.shape != frontier_throughput.shape
-        or frontier_jain.shape[1] != jain.shape[-1]
-    ):
-        raise ValueError(
-            f"frontier_jain and frontier_throughput must both be [points, {jain.shape[-1]} drops], "
-            f"got shapes {frontier_jain.shape} and {frontier_throughput.shape}"
-        )
-    parts = {
-        "the policy": (jain, throughput),
-        "the frontier": (frontier_jain, frontier_throughput),
-    }
-    for name, (x, y) in parts.items():
-        if np.isnan(x + y).all():  # also when empty
-            raise ValueError(f"at least one known point is needed of {name}, got shape {x.shape}")
-
-    jain, throughput = np.atleast_2d(jain), np.atleast_2d(throughput)
     points_x, points_y = frontier_jain[:, None], frontier_throughput[:, None]
     frontier = concave_majorant(jain, points_x, points_y)
     gains = throughput - frontier
@@ -169,8 +145,13 @@ def mean_jain_gain(
 
     Returns:
         The gain and its interval; NaN where the policy's mean Jain leaves the frontier's range.
+
+    Raises:
+        ValueError: as in `matched_jain_gain`.
     """
-    jain, throughput = np.atleast_2d(jain), np.atleast_2d(throughput)
+    jain, throughput, frontier_jain, frontier_throughput = _checked(
+        jain, throughput, frontier_jain, frontier_throughput
+    )
     rivals = np.concatenate([frontier_jain, frontier_throughput])
     rivals = np.broadcast_to(rivals.T, (*jain.shape, len(rivals)))
     values = np.concatenate([jain[..., None], throughput[..., None], rivals], axis=-1)
@@ -184,3 +165,38 @@ def mean_jain_gain(
     return hierarchical_bootstrap(
         values, relative_gain, confidence=confidence, num_resamples=num_resamples, seed=seed
     )
+
+
+def _checked(
+    jain: np.ndarray,
+    throughput: np.ndarray,
+    frontier_jain: np.ndarray,
+    frontier_throughput: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The policy's points, [S, D] each, and the rivals', [P, D] each, of shapes that match."""
+    jain, throughput, frontier_jain, frontier_throughput = (
+        np.asarray(part, dtype=float)
+        for part in (jain, throughput, frontier_jain, frontier_throughput)
+    )
+    if jain.ndim not in (1, 2) or jain.shape != throughput.shape:
+        raise ValueError(
+            "jain and throughput must both be [drops] or [seeds, drops], "
+            f"got shapes {jain.shape} and {throughput.shape}"
+        )
+    if (
+        frontier_jain.ndim != 2
+        or frontier_jain.shape != frontier_throughput.shape
+        or frontier_jain.shape[1] != jain.shape[-1]
+    ):
+        raise ValueError(
+            f"frontier_jain and frontier_throughput must both be [points, {jain.shape[-1]} drops], "
+            f"got shapes {frontier_jain.shape} and {frontier_throughput.shape}"
+        )
+    parts = {
+        "the policy": (jain, throughput),
+        "the frontier": (frontier_jain, frontier_throughput),
+    }
+    for name, (x, y) in parts.items():
+        if np.isnan(x + y).all():  # also when empty
+            raise ValueError(f"at least one known point is needed of {name}, got shape {x.shape}")
+    return np.atleast_2d(jain), np.atleast_2d(throughput), frontier_jain, frontier_throughput
